@@ -1,0 +1,6 @@
+//! Sparse neural networks that know when they don't know.
+
+pub mod error;
+pub mod rng;
+
+pub use error::{Error, Result};
