@@ -1,6 +1,14 @@
 //! Sparse neural networks that know when they don't know.
 
+pub mod backend;
+pub mod bitmask;
 pub mod error;
+pub mod graph;
+pub mod nn;
+mod op;
+pub mod plan;
 pub mod rng;
+pub mod shape;
 
 pub use error::{Error, Result};
+pub use shape::Shape;

@@ -1,0 +1,244 @@
+//! Batch normalisation. A task owns a channel: its planes are read for the statistics and again, from cache, to be normalised.
+
+use rayon::prelude::*;
+
+use super::Cpu;
+use super::grid::Grid;
+use super::memory::Place;
+use super::pointwise::{Pointwise, plane};
+use super::simd::{LANES, Lanes, Level, dispatch};
+use crate::backend::{BatchNorm, Map, Sink, Span};
+
+/// y = a x + b, rectified or not.
+#[derive(Clone, Copy)]
+struct Affine {
+    a: f32,
+    b: f32,
+    relu: bool,
+}
+
+impl Pointwise<1> for Affine {
+    #[inline(always)]
+    unsafe fn apply<L: Lanes>(self, [x]: [L; 1]) -> L {
+        // SAFETY: the caller's.
+        unsafe {
+            let y = x.fma(L::splat(self.a), L::splat(self.b));
+            if self.relu { y.max(L::splat(0.0)) } else { y }
+        }
+    }
+}
+
+/// (x, dy) -> dx = slope dy' + curve x + level, dy' being dy where the forward result was positive.
+#[derive(Clone, Copy)]
+struct AffineGrad {
+    forward: Affine,
+    slope: f32,
+    curve: f32,
+    level: f32,
+}
+
+impl Pointwise<2> for AffineGrad {
+    #[inline(always)]
+    unsafe fn apply<L: Lanes>(self, [x, dy]: [L; 2]) -> L {
+        // SAFETY: the caller's.
+        unsafe {
+            let dy = gated(self.forward, x, dy);
+            dy.fma(L::splat(self.slope), x.fma(L::splat(self.curve), L::splat(self.level)))
+        }
+    }
+}
+
+/// dy where relu let x pass: the forward arithmetic again, so that both agree on every value.
+#[inline(always)]
+unsafe fn gated<L: Lanes>(forward: Affine, x: L, dy: L) -> L {
+    // SAFETY: the caller's.
+    unsafe { if forward.relu { dy.where_positive(x.fma(L::splat(forward.a), L::splat(forward.b))) } else { dy } }
+}
+
+/// Two sums over one channel, in f64 over rows and f32 within.
+#[derive(Clone, Copy)]
+struct Sums([[f64; LANES]; 2]);
+
+impl Sums {
+    /// Adds up the images that are there.
+    fn total(&self, images: usize) -> [f64; 2] {
+        self.0.map(|lanes| lanes[..images].iter().sum())
+    }
+}
+
+/// Sums of x - shift and of its square, lane by lane. Shifting by a value of the channel keeps the variance exact when the mean is
+/// far larger than the spread.
+#[inline(always)]
+unsafe fn moments<L: Lanes>(x: &[f32], grid: Grid, shift: f32) -> Sums {
+    // SAFETY: the caller's.
+    unsafe {
+        two_sums::<L>(grid, |at| {
+            let d = L::load(x[at..at + LANES].as_ptr()).sub(L::splat(shift));
+            (d, d)
+        })
+    }
+}
+
+/// Sums of dy' and of dy' (x - mean).
+#[inline(always)]
+unsafe fn correlations<L: Lanes>(x: &[f32], gx: Grid, dy: &[f32], gy: Grid, forward: Affine, mean: f32) -> Sums {
+    let offset = gy.pixel(0, 0) as isize - gx.pixel(0, 0) as isize;
+    let skew = gy.row as isize - gx.row as isize;
+    // SAFETY: the caller's.
+    unsafe {
+        two_sums::<L>(gx, |at| {
+            let row = (at / gx.row - gx.halo) as isize;
+            let there = (at as isize + offset + row * skew) as usize;
+            let x = L::load(x[at..at + LANES].as_ptr());
+            let dy = gated(forward, x, L::load(dy[there..there + LANES].as_ptr()));
+            (dy, x.sub(L::splat(mean)))
+        })
+    }
+}
+
+/// Sums of p and of p q over the pixels of a plane, (p, q) given at each offset.
+#[inline(always)]
+unsafe fn two_sums<L: Lanes>(grid: Grid, pair: impl Fn(usize) -> (L, L)) -> Sums {
+    let mut total = [[0.0; LANES]; 2];
+    // SAFETY: the caller's.
+    unsafe {
+        for i in 0..grid.shape.h {
+            let mut sum = [L::splat(0.0); 2];
+            for at in (grid.pixel(i, 0)..grid.pixel(i, grid.shape.w)).step_by(LANES) {
+                let (p, q) = pair(at);
+                sum = [sum[0].add(p), p.fma(q, sum[1])];
+            }
+            for (total, sum) in total.iter_mut().zip(sum) {
+                let mut lanes = [0.0f32; LANES];
+                sum.store(lanes.as_mut_ptr());
+                total.iter_mut().zip(lanes).for_each(|(t, x)| *t += f64::from(x));
+            }
+        }
+    }
+    Sums(total)
+}
+
+/// Mean and biased variance of one channel.
+fn statistics(level: Level, x: &[f32], grid: Grid, channel: usize) -> (f64, f64) {
+    let shift = x[grid.at(0, channel, 0, 0)];
+    let mut sums = [0.0; 2];
+    for b in 0..grid.blocks {
+        let part = dispatch!(level, moments(
+            x: &[f32] = grid.plane_of(x, b, channel),
+            grid: Grid = grid,
+            shift: f32 = shift,
+        ) -> Sums);
+        let [s, q] = part.total(grid.images(b));
+        sums = [sums[0] + s, sums[1] + q];
+    }
+    let n = (grid.shape.n * grid.shape.pixels()) as f64;
+    let mean = sums[0] / n;
+    (f64::from(shift) + mean, (sums[1] / n - mean * mean).max(0.0))
+}
+
+/// What normalising with these statistics does to x.
+fn affine(mean: f32, inverse_std: f32, scale: f32, shift: f32, relu: bool) -> Affine {
+    let a = scale * inverse_std;
+    Affine { a, b: shift - mean * a, relu }
+}
+
+impl Cpu {
+    pub(super) fn normalise(&mut self, bn: &BatchNorm, y: Map) {
+        let (gx, gy, level, momentum) = (Grid::of(bn.x), Grid::of(y), self.level, self.step.statistics_momentum);
+        let places = [bn.x.range(), y.range(), bn.scale.range(), bn.shift.range(), bn.running_mean.range()];
+        let [x, y, scale, shift, running_mean, running_variance, batch] = self.memory.apart([
+            places[0].clone(),
+            places[1].clone(),
+            places[2].clone(),
+            places[3].clone(),
+            places[4].clone(),
+            bn.running_variance.range(),
+            bn.batch.range(),
+        ]);
+        let x = &*x;
+        let (batch_mean, batch_inverse) = batch.split_at_mut(gx.shape.c);
+        let n = (gx.shape.n * gx.shape.pixels()) as f64;
+        let channels = gy.channels_mut(y);
+        channels
+            .into_par_iter()
+            .zip(batch_mean.par_iter_mut().zip(batch_inverse))
+            .zip(running_mean.par_iter_mut().zip(running_variance))
+            .enumerate()
+            .for_each(|(c, ((planes, (batch_mean, batch_inverse)), (running_mean, running_variance)))| {
+                let (mean, variance) = statistics(level, x, gx, c);
+                *batch_mean = mean as f32;
+                *batch_inverse = (1.0 / (variance + f64::from(bn.epsilon)).sqrt()) as f32;
+                *running_mean += momentum * (mean as f32 - *running_mean);
+                *running_variance += momentum * ((variance * n / (n - 1.0)) as f32 - *running_variance);
+                let f = affine(*batch_mean, *batch_inverse, scale[c], shift[c], bn.relu);
+                for (b, to) in planes.into_iter().enumerate() {
+                    plane(level, f, [(gx.plane_of(x, b, c), gx)], to, gy, false);
+                }
+            });
+    }
+
+    pub(super) fn normalise_by_running(&mut self, bn: &BatchNorm, y: Map) {
+        let read = |span: Span| self.memory.get(span).to_vec();
+        let [scale, shift, mean, variance] = [bn.scale, bn.shift, bn.running_mean, bn.running_variance].map(read);
+        let (epsilon, relu) = (bn.epsilon, bn.relu);
+        self.pointwise([bn.x], Sink { to: y, add: false }, |c| {
+            affine(mean[c], 1.0 / (variance[c] + epsilon).sqrt(), scale[c], shift[c], relu)
+        });
+    }
+
+    pub(super) fn normalise_grad(
+        &mut self,
+        bn: &BatchNorm,
+        dy: Map,
+        dx: Option<Sink<Map>>,
+        dscale: Sink<Span>,
+        dshift: Sink<Span>,
+    ) {
+        let (gx, gy, level) = (Grid::of(bn.x), Grid::of(dy), self.level);
+        let gdx = dx.map_or(gx, |sink| Grid::of(sink.to));
+        let [x, dy, dx_values, scale, shift, batch, ds, db] = self.memory.apart([
+            bn.x.range(),
+            dy.range(),
+            dx.map_or(0..0, |sink| sink.to.range()),
+            bn.scale.range(),
+            bn.shift.range(),
+            bn.batch.range(),
+            dscale.to.range(),
+            dshift.to.range(),
+        ]);
+        let (x, dy) = (&*x, &*dy);
+        let (mean, inverse) = batch.split_at(gx.shape.c);
+        let m = (gx.shape.n * gx.shape.pixels()) as f64;
+        let mut channels = gdx.channels_mut(dx_values);
+        channels.par_iter_mut().zip(ds.par_iter_mut().zip(db)).enumerate().for_each(|(c, (planes, (ds, db)))| {
+            let forward = affine(mean[c], inverse[c], scale[c], shift[c], bn.relu);
+            let mut sums = [0.0; 2];
+            for b in 0..gx.blocks {
+                let part = dispatch!(level, correlations(
+                    x: &[f32] = gx.plane_of(x, b, c),
+                    gx: Grid = gx,
+                    dy: &[f32] = gy.plane_of(dy, b, c),
+                    gy: Grid = gy,
+                    forward: Affine = forward,
+                    mean: f32 = mean[c],
+                ) -> Sums);
+                let [s, q] = part.total(gx.images(b));
+                sums = [sums[0] + s, sums[1] + q];
+            }
+            let inverse_std = f64::from(inverse[c]);
+            let (sum, product) = (sums[0], sums[1] * inverse_std);
+            *ds = if dscale.add { *ds } else { 0.0 } + product as f32;
+            *db = if dshift.add { *db } else { 0.0 } + sum as f32;
+            // dx = a (dy' - sum / m - x^ product / m), as a linear function of dy' and x.
+            let a = f64::from(scale[c]) * inverse_std;
+            let curve = -a * inverse_std * product / m;
+            let level_term = -a * sum / m - curve * f64::from(mean[c]);
+            let f = AffineGrad { forward, slope: a as f32, curve: curve as f32, level: level_term as f32 };
+            for (b, to) in planes.iter_mut().enumerate() {
+                let from = [(gx.plane_of(x, b, c), gx), (gy.plane_of(dy, b, c), gy)];
+                plane(level, f, from, to, gdx, dx.is_some_and(|sink| sink.add));
+                gdx.clear_missing(b, to);
+            }
+        });
+    }
+}

@@ -1,0 +1,169 @@
+//! The dense stencil: four output channels by a few pixels in registers.
+//!
+//! Each (input channel, tap) loads its pixels once and multiplies them with four broadcast weights: on AVX-512 16 multiply-adds for
+//! 8 loads, so the kernel is bound by arithmetic as long as inputs come from L2. Input rows are reused over all output channels
+//! before the next row.
+
+use rayon::prelude::*;
+
+use super::{Stencil, View, channels_per_task};
+use crate::backend::cpu::grid::Grid;
+use crate::backend::cpu::simd::{Lanes, Level, dispatch};
+
+/// Output channels in registers.
+const OUT: usize = 4;
+
+/// Weights in the order of use: [class][output / 4][input][tap][4], missing outputs 0.
+pub(super) struct Packed {
+    inputs: usize,
+    classes: Vec<Vec<[f32; OUT]>>,
+}
+
+pub(super) fn pack(view: View, stencils: &[Stencil], values: &[f32]) -> Packed {
+    let pack_class = |stencil: &Stencil| {
+        let per_group = view.inputs() * stencil.taps.len();
+        let mut packed = vec![[0.0; OUT]; view.outputs().div_ceil(OUT) * per_group];
+        if per_group == 0 {
+            return packed;
+        }
+        packed.par_chunks_mut(per_group).enumerate().for_each(|(group, to)| {
+            for (at, four) in to.iter_mut().enumerate() {
+                let (input, tap) = (at / stencil.taps.len(), stencil.taps[at % stencil.taps.len()]);
+                for (o, value) in four.iter_mut().enumerate().take(view.outputs() - group * OUT) {
+                    *value = values[view.element(group * OUT + o, input, tap.position)];
+                }
+            }
+        });
+        packed
+    };
+    Packed { inputs: view.inputs(), classes: stencils.iter().map(pack_class).collect() }
+}
+
+pub(super) fn correlate(
+    level: Level,
+    packed: &Packed,
+    (x, gx): (&[f32], Grid),
+    stencils: &[Stencil],
+    (y, gy): (&mut [f32], Grid),
+    add: bool,
+) {
+    let channels = channels_per_task(gy.blocks, gy.shape.c);
+    y.par_chunks_mut(gy.block).enumerate().for_each(|(b, y)| {
+        let x = &x[b * gx.block..][..gx.block];
+        y.par_chunks_mut(channels * gy.plane).enumerate().for_each(|(chunk, y)| {
+            for (stencil, weights) in stencils.iter().zip(&packed.classes) {
+                let per_group = packed.inputs * stencil.taps.len();
+                let weights = &weights[chunk * channels / OUT * per_group..];
+                let (outputs, inputs) = (y.len() / gy.plane, packed.inputs);
+                assert!(x.len() >= inputs * gx.plane && weights.len() >= outputs.div_ceil(OUT) * per_group);
+                dispatch!(level, run(
+                    stencil: &Stencil = stencil,
+                    inputs: usize = inputs,
+                    weights: &[[f32; OUT]] = weights,
+                    x: &[f32] = x,
+                    x_plane: usize = gx.plane,
+                    y: &mut [f32] = &mut *y,
+                    y_plane: usize = gy.plane,
+                    add: bool = add,
+                ));
+            }
+            if !add {
+                y.chunks_mut(gy.plane).for_each(|plane| gy.clear_halo(plane));
+            }
+        });
+    });
+}
+
+/// # Safety
+/// As for [`Lanes`]; `x` holds `inputs` planes, `y` whole planes, and `weights` a group for each four of them.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn run<L: Lanes>(
+    stencil: &Stencil,
+    inputs: usize,
+    weights: &[[f32; OUT]],
+    x: &[f32],
+    x_plane: usize,
+    y: &mut [f32],
+    y_plane: usize,
+    add: bool,
+) {
+    let outputs = y.len() / y_plane;
+    let per_group = inputs * stencil.taps.len();
+    for row in 0..stencil.rows {
+        for group in 0..outputs.div_ceil(OUT) {
+            let tile = Tile {
+                stencil,
+                inputs,
+                weights: weights[group * per_group..].as_ptr(),
+                x_plane,
+                y_plane,
+                outputs: (outputs - group * OUT).min(OUT),
+                add,
+            };
+            let mut col = 0;
+            while col < stencil.cols {
+                // SAFETY: row and col name an output of the class, whose taps all lie inside the input planes and whose place
+                // lies inside the output planes; the instruction set is the caller's.
+                unsafe {
+                    let x = x.as_ptr().add(row * stencil.x_step[0] + col * stencil.x_step[1]);
+                    let at = group * OUT * y_plane + stencil.y_at + row * stencil.y_step[0] + col * stencil.y_step[1];
+                    let y = y.as_mut_ptr().add(at);
+                    let left = stencil.cols - col;
+                    col += if left >= 4 && L::TILE >= 4 {
+                        tile.compute::<L, 4>(x, y)
+                    } else if left >= 2 && L::TILE >= 2 {
+                        tile.compute::<L, 2>(x, y)
+                    } else {
+                        tile.compute::<L, 1>(x, y)
+                    };
+                }
+            }
+        }
+    }
+}
+
+struct Tile<'a> {
+    stencil: &'a Stencil,
+    inputs: usize,
+    weights: *const [f32; OUT],
+    x_plane: usize,
+    y_plane: usize,
+    outputs: usize,
+    add: bool,
+}
+
+impl Tile<'_> {
+    /// Four output channels of `P` pixels; returns P.
+    #[inline(always)]
+    unsafe fn compute<L: Lanes, const P: usize>(&self, x: *const f32, y: *mut f32) -> usize {
+        let [x_step, y_step] = [self.stencil.x_step[1], self.stencil.y_step[1]];
+        // SAFETY: see `run`.
+        unsafe {
+            let mut sum = [[L::splat(0.0); P]; OUT];
+            let mut weight = self.weights;
+            for input in 0..self.inputs {
+                let plane = x.add(input * self.x_plane);
+                for tap in &self.stencil.taps {
+                    let from = plane.add(tap.offset);
+                    let pixels: [L; P] = std::array::from_fn(|p| L::load(from.add(p * x_step)));
+                    for (sum, w) in sum.iter_mut().zip(&*weight) {
+                        let w = L::splat(*w);
+                        for (sum, pixel) in sum.iter_mut().zip(pixels) {
+                            *sum = pixel.fma(w, *sum);
+                        }
+                    }
+                    weight = weight.add(1);
+                }
+            }
+            for (o, sum) in sum.into_iter().enumerate().take(self.outputs) {
+                for (p, sum) in sum.into_iter().enumerate() {
+                    let to = y.add(o * self.y_plane + p * y_step);
+                    let sum = if self.add { sum.add(L::load(to)) } else { sum };
+                    sum.store(to);
+                }
+            }
+        }
+        P
+    }
+}

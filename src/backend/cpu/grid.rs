@@ -1,0 +1,97 @@
+//! The layout of activations: [N / 16][C][H + 2 halo][W + 2 halo][16], sixteen images innermost, zeros around each channel.
+//!
+//! A pixel of 16 images is one vector, so a weight is one multiply-add whatever its position, and a kernel's tap is a plain offset,
+//! the same for every pixel: nothing is gathered, shifted or branched on at the borders. Images that fill up the last
+//! block are never seen: they add nothing to statistics, and their gradients are 0.
+
+use super::simd::LANES;
+use crate::backend::Map;
+use crate::shape::Shape;
+
+/// The sizes of one map in floats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Grid {
+    pub(crate) shape: Shape,
+    pub(crate) halo: usize,
+    /// Blocks of 16 images.
+    pub(crate) blocks: usize,
+    /// From one row to the next.
+    pub(crate) row: usize,
+    /// From one channel to the next.
+    pub(crate) plane: usize,
+    /// From one block of images to the next.
+    pub(crate) block: usize,
+}
+
+impl Grid {
+    pub(crate) fn new(shape: Shape, halo: usize) -> Self {
+        let row = (shape.w + 2 * halo) * LANES;
+        let plane = (shape.h + 2 * halo) * row;
+        Grid { shape, halo, blocks: shape.n.div_ceil(LANES), row, plane, block: shape.c * plane }
+    }
+
+    pub(crate) fn of(map: Map) -> Self {
+        Grid::new(map.shape, map.halo)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.blocks * self.block
+    }
+
+    /// Offset within a plane of the pixel at row `i`, column `j`.
+    pub(crate) fn pixel(&self, i: usize, j: usize) -> usize {
+        (i + self.halo) * self.row + (j + self.halo) * LANES
+    }
+
+    /// Offset of one value.
+    pub(crate) fn at(&self, n: usize, c: usize, i: usize, j: usize) -> usize {
+        n / LANES * self.block + c * self.plane + self.pixel(i, j) + n % LANES
+    }
+
+    /// Images of block `b` that are there: 16 but in the last.
+    pub(crate) fn images(&self, b: usize) -> usize {
+        (self.shape.n - b * LANES).min(LANES)
+    }
+
+    /// Writes the zeros around one channel.
+    pub(crate) fn clear_halo(&self, plane: &mut [f32]) {
+        if self.halo == 0 {
+            return;
+        }
+        let edge = self.halo * self.row;
+        let side = self.halo * LANES;
+        plane[..edge].fill(0.0);
+        plane[self.plane - edge..].fill(0.0);
+        for row in plane[edge..self.plane - edge].chunks_mut(self.row) {
+            row[..side].fill(0.0);
+            row[self.row - side..].fill(0.0);
+        }
+    }
+
+    /// Zeroes the images that block `b` lacks, in one channel.
+    pub(crate) fn clear_missing(&self, b: usize, plane: &mut [f32]) {
+        let images = self.images(b);
+        if images < LANES {
+            plane.chunks_mut(LANES).for_each(|pixel| pixel[images..].fill(0.0));
+        }
+    }
+
+    /// The planes of a map by channel, those of one channel together in order of blocks: what a per-channel task may write.
+    pub(crate) fn channels_mut<'a>(&self, values: &'a mut [f32]) -> Vec<Vec<&'a mut [f32]>> {
+        let mut channels: Vec<_> = (0..self.shape.c).map(|_| Vec::with_capacity(self.blocks)).collect();
+        for (i, plane) in values.chunks_mut(self.plane).enumerate() {
+            channels[i % self.shape.c].push(plane);
+        }
+        channels
+    }
+
+    /// One channel of one block.
+    pub(crate) fn plane_of<'a>(&self, values: &'a [f32], b: usize, c: usize) -> &'a [f32] {
+        &values[b * self.block + c * self.plane..][..self.plane]
+    }
+
+    /// How many planes a task should take at least, so that it is worth handing out.
+    pub(crate) fn planes_per_task(&self) -> usize {
+        (16 * 1024 / self.plane.max(1)).max(1)
+    }
+}

@@ -1,0 +1,63 @@
+//! The CPU's memory: one run of floats on cache-line boundaries, parameters first, then the arena.
+
+use std::ops::Range;
+
+use super::grid::Grid;
+use super::simd::LANES;
+use crate::backend::{Map, Span};
+
+#[derive(Clone, Copy, bytemuck::Zeroable, bytemuck::Pod)]
+#[repr(C, align(64))]
+struct Line([f32; LANES]);
+
+#[derive(Default)]
+pub(crate) struct Memory {
+    lines: Vec<Line>,
+}
+
+/// Anything that has a place.
+pub(crate) trait Place: Copy {
+    fn range(self) -> Range<usize>;
+}
+
+impl Place for Span {
+    fn range(self) -> Range<usize> {
+        self.at..self.at + self.len
+    }
+}
+
+impl Place for Map {
+    fn range(self) -> Range<usize> {
+        self.at..self.at + Grid::of(self).len()
+    }
+}
+
+impl Memory {
+    pub(crate) fn reserve(&mut self, len: usize) {
+        let lines = len.div_ceil(LANES);
+        if lines > self.lines.len() {
+            self.lines.resize(lines, bytemuck::Zeroable::zeroed());
+        }
+    }
+
+    fn floats(&self) -> &[f32] {
+        bytemuck::cast_slice(&self.lines)
+    }
+
+    fn floats_mut(&mut self) -> &mut [f32] {
+        bytemuck::cast_slice_mut(&mut self.lines)
+    }
+
+    pub(crate) fn get(&self, place: impl Place) -> &[f32] {
+        &self.floats()[place.range()]
+    }
+
+    pub(crate) fn get_mut(&mut self, place: impl Place) -> &mut [f32] {
+        &mut self.floats_mut()[place.range()]
+    }
+
+    /// Several places at once, to read some and write others.
+    pub(crate) fn apart<const N: usize>(&mut self, places: [Range<usize>; N]) -> [&mut [f32]; N] {
+        self.floats_mut().get_disjoint_mut(places).expect("the plan keeps what is alive together apart")
+    }
+}

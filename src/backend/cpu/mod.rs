@@ -1,0 +1,297 @@
+//! The CPU: every method of [`Backend`] in Rust, with threads and vectors. Also the reference that other devices are held to.
+//!
+//! Work is divided by the shape alone, never by the number of threads, and nothing is reduced across tasks: the same bits on any
+//! thread count.
+
+mod batch_norm;
+mod conv;
+mod grid;
+mod loss;
+mod masks;
+mod memory;
+mod optimiser;
+mod pointwise;
+mod pool;
+mod rearrange;
+mod select;
+mod simd;
+
+pub use simd::Level;
+
+use grid::Grid;
+use masks::Layer;
+use memory::Memory;
+use pointwise::{Identity, Offset, Rectify, RectifyGrad, Sum};
+use rayon::prelude::*;
+
+use crate::Result;
+use crate::backend::*;
+use crate::bitmask::BitMask;
+use crate::error::Error;
+use crate::shape::Shape;
+
+/// The CPU backend.
+pub struct Cpu {
+    memory: Memory,
+    layers: Vec<Layer>,
+    step: StepState,
+    level: Level,
+}
+
+impl Cpu {
+    /// A CPU backend without memory yet, on rayon's current thread pool.
+    pub fn new() -> Self {
+        Self::with_level(Level::detect())
+    }
+
+    /// As [`Cpu::new`], with the kernels of one instruction set, which the machine must have.
+    pub(crate) fn with_level(level: Level) -> Self {
+        let step = StepState { seed: 0, step: 0, statistics_momentum: 0.1, extent: Extent::Dense };
+        Cpu { memory: Memory::default(), layers: vec![], step, level }
+    }
+}
+
+impl Default for Cpu {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Backend for Cpu {
+    fn device(&self) -> String {
+        let simd = match self.level {
+            Level::Portable => "portable",
+            Level::Avx2 => "AVX2",
+            Level::Avx512 => "AVX-512",
+        };
+        let threads = rayon::current_num_threads();
+        format!("cpu ({threads} thread{}, {simd})", if threads == 1 { "" } else { "s" })
+    }
+
+    fn map_len(&self, shape: Shape, halo: usize) -> usize {
+        Grid::new(shape, halo).len()
+    }
+
+    fn reserve(&mut self, len: usize) -> Result<()> {
+        // Offsets in sparse indices are 32 bits; one map never comes near, the whole memory may.
+        if len > isize::MAX as usize / 8 {
+            return Err(Error::Resources(format!("a plan of {len} floats does not fit the address space")));
+        }
+        self.memory.reserve(len);
+        Ok(())
+    }
+
+    fn write(&mut self, to: Span, values: &[f32]) -> Result<()> {
+        self.memory.get_mut(to).copy_from_slice(values);
+        Ok(())
+    }
+
+    fn read(&mut self, from: Span) -> Result<Vec<f32>> {
+        Ok(self.memory.get(from).to_vec())
+    }
+
+    fn write_map(&mut self, to: Map, values: &[f32]) -> Result<()> {
+        self.scatter_images(to, values);
+        Ok(())
+    }
+
+    fn read_map(&mut self, from: Map) -> Result<Vec<f32>> {
+        Ok(self.gather_images(from))
+    }
+
+    fn register(&mut self, weights: &[Weight]) -> Result<()> {
+        self.layers = weights.iter().map(|&w| Layer::new(w)).collect();
+        Ok(())
+    }
+
+    fn write_mask(&mut self, layer: usize, mask: &BitMask) -> Result<()> {
+        self.layers[layer].set_mask(mask.clone());
+        Ok(())
+    }
+
+    fn read_mask(&mut self, layer: usize) -> Result<BitMask> {
+        Ok(self.layers[layer].mask.clone())
+    }
+
+    fn random_mask(&mut self, draw: &Draw) -> Result<()> {
+        self.draw_masks(draw);
+        Ok(())
+    }
+
+    fn read_random_mask(&mut self, layer: usize) -> Result<BitMask> {
+        Ok(self.layers[layer].random.clone())
+    }
+
+    fn effective_weights(&mut self, which: Effective, leaks: &[Span]) -> Result<()> {
+        self.apply_masks(which, leaks);
+        Ok(())
+    }
+
+    fn begin_step(&mut self, state: StepState) -> Result<()> {
+        self.step = state;
+        Ok(())
+    }
+
+    fn conv2d(&mut self, x: Map, w: Weight, conv: Conv, y: Map) -> Result<()> {
+        self.convolve(x, w, conv, y);
+        Ok(())
+    }
+
+    fn conv2d_grad_input(&mut self, dy: Map, w: Weight, conv: Conv, dx: Sink<Map>) -> Result<()> {
+        self.convolve_grad_input(dy, w, conv, dx);
+        Ok(())
+    }
+
+    fn conv2d_grad_weight(&mut self, x: Map, dy: Map, w: Weight, conv: Conv, add: bool) -> Result<()> {
+        self.convolve_grad_weight(x, dy, w, conv, add);
+        Ok(())
+    }
+
+    fn add_bias(&mut self, x: Map, bias: Span, y: Map) -> Result<()> {
+        let bias = self.memory.get(bias).to_vec();
+        self.pointwise([x], Sink { to: y, add: false }, |c| Offset(bias[c]));
+        Ok(())
+    }
+
+    fn bias_grad(&mut self, dy: Map, db: Sink<Span>) -> Result<()> {
+        let grid = Grid::of(dy);
+        let values = self.memory.get(dy);
+        let channel = |c: usize| {
+            let plane = |b: usize| grid.plane_of(values, b, c).iter().map(|&x| f64::from(x)).sum::<f64>();
+            (0..grid.blocks).map(plane).sum::<f64>() as f32
+        };
+        let sums: Vec<f32> = (0..grid.shape.c).into_par_iter().map(channel).collect();
+        for (to, sum) in self.memory.get_mut(db.to).iter_mut().zip(sums) {
+            *to = if db.add { *to + sum } else { sum };
+        }
+        Ok(())
+    }
+
+    fn batch_norm(&mut self, bn: &BatchNorm, y: Map) -> Result<()> {
+        self.normalise(bn, y);
+        Ok(())
+    }
+
+    fn batch_norm_inference(&mut self, bn: &BatchNorm, y: Map) -> Result<()> {
+        self.normalise_by_running(bn, y);
+        Ok(())
+    }
+
+    fn batch_norm_grad(
+        &mut self,
+        bn: &BatchNorm,
+        dy: Map,
+        dx: Option<Sink<Map>>,
+        dscale: Sink<Span>,
+        dshift: Sink<Span>,
+    ) -> Result<()> {
+        self.normalise_grad(bn, dy, dx, dscale, dshift);
+        Ok(())
+    }
+
+    fn relu(&mut self, x: Map, y: Map) -> Result<()> {
+        self.pointwise([x], Sink { to: y, add: false }, |_| Rectify);
+        Ok(())
+    }
+
+    fn relu_grad(&mut self, y: Map, dy: Map, dx: Sink<Map>) -> Result<()> {
+        self.pointwise([y, dy], dx, |_| RectifyGrad);
+        Ok(())
+    }
+
+    fn add(&mut self, a: Map, b: Map, y: Map) -> Result<()> {
+        let y = Sink { to: y, add: false };
+        if a == b {
+            self.pointwise([a], y, |_| Identity);
+            self.pointwise([a], Sink { add: true, ..y }, |_| Identity);
+        } else {
+            self.pointwise([a, b], y, |_| Sum);
+        }
+        Ok(())
+    }
+
+    fn copy(&mut self, x: Map, y: Sink<Map>) -> Result<()> {
+        self.pointwise([x], y, |_| Identity);
+        Ok(())
+    }
+
+    fn max_pool(&mut self, x: Map, window: usize, conv: Conv, y: Map) -> Result<()> {
+        self.pool_max(x, window, conv, y);
+        Ok(())
+    }
+
+    fn max_pool_grad(&mut self, x: Map, dy: Map, window: usize, conv: Conv, dx: Sink<Map>) -> Result<()> {
+        self.pool_max_grad(x, dy, window, conv, dx);
+        Ok(())
+    }
+
+    fn average_pool(&mut self, x: Map, y: Map) -> Result<()> {
+        self.pool_average(x, y);
+        Ok(())
+    }
+
+    fn average_pool_grad(&mut self, dy: Map, dx: Sink<Map>) -> Result<()> {
+        self.pool_average_grad(dy, dx);
+        Ok(())
+    }
+
+    fn dropout(&mut self, x: Map, p: f32, site: u32, y: Sink<Map>) -> Result<()> {
+        self.drop_values(x, p, site, y);
+        Ok(())
+    }
+
+    fn flatten(&mut self, x: Map, y: Map) -> Result<()> {
+        self.copy_planes_flat(x, Sink { to: y, add: false });
+        Ok(())
+    }
+
+    fn flatten_grad(&mut self, dy: Map, dx: Sink<Map>) -> Result<()> {
+        self.copy_planes_flat(dy, dx);
+        Ok(())
+    }
+
+    fn softmax_cross_entropy(&mut self, logits: Map, targets: Map, loss: Span) -> Result<()> {
+        self.cross_entropy(logits, targets, loss);
+        Ok(())
+    }
+
+    fn softmax_cross_entropy_grad(&mut self, logits: Map, targets: Map, dlogits: Sink<Map>) -> Result<()> {
+        self.cross_entropy_grad(logits, targets, dlogits);
+        Ok(())
+    }
+
+    fn sgd(&mut self, rule: Sgd, updates: &[Update]) -> Result<()> {
+        updates.iter().for_each(|update| self.step_sgd(rule, update));
+        Ok(())
+    }
+
+    fn adam(&mut self, rule: Adam, updates: &[Update], second: &[Span]) -> Result<()> {
+        updates.iter().zip(second).for_each(|(update, &second)| self.step_adam(rule, update, second));
+        Ok(())
+    }
+
+    fn average(
+        &mut self,
+        value: Span,
+        masked: Option<(Weight, Effective, Option<Span>)>,
+        average: Span,
+        n: u32,
+    ) -> Result<()> {
+        self.average_in(value, masked, average, n);
+        Ok(())
+    }
+
+    fn prune_and_grow(&mut self, jobs: &[PruneAndGrow]) -> Result<()> {
+        self.update_masks(jobs);
+        Ok(())
+    }
+
+    fn prune_globally(&mut self, weights: &[(Weight, Span)], keep: usize) -> Result<()> {
+        self.keep_largest(weights, keep);
+        Ok(())
+    }
+
+    fn mean_magnitude(&mut self, weight: Weight, of: Span) -> Result<f64> {
+        Ok(self.mean_inside(weight, of))
+    }
+}

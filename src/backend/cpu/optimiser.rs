@@ -1,0 +1,144 @@
+//! Optimiser steps and the running average of weights.
+
+use rayon::prelude::*;
+
+use super::Cpu;
+use super::masks::Layer;
+use super::memory::Place;
+use crate::backend::{Adam, Effective, Masking, Sgd, Span, Update, Weight};
+
+/// Elements a task takes.
+const CHUNK: usize = 16 * 1024;
+
+/// What an element may do in this step.
+#[derive(Clone, Copy, PartialEq)]
+enum Moves {
+    /// Gradient, momentum and value change.
+    Freely,
+    /// Nothing changes.
+    Not,
+    /// The gradient is 0, the rest as ever.
+    WithoutGradient,
+    /// The value stays, minus its update is the leak.
+    IntoLeak,
+    /// Outside M: value and momentum are 0.
+    Outside,
+    /// Outside M, but its momentum goes on.
+    OnlyMomentum,
+}
+
+/// What element i of a masked weight may do, and the factor of its gradient.
+fn moves(layers: &[Layer], masked: Option<(Weight, Masking)>) -> impl Fn(usize) -> (Moves, f32) + Sync {
+    let layer = masked.map(|(weight, masking)| (&layers[weight.layer], masking));
+    move |i| {
+        let Some((layer, masking)) = layer else { return (Moves::Freely, 1.0) };
+        let (inside, kept) = (layer.mask.get(i), layer.random.get(i));
+        match masking {
+            Masking::Deterministic if inside => (Moves::Freely, 1.0),
+            Masking::DenseMomentum if inside => (Moves::Freely, 1.0),
+            Masking::DenseMomentum => (Moves::OnlyMomentum, 1.0),
+            Masking::Leaky(_) if inside && kept => (Moves::Freely, layer.scale),
+            Masking::Leaky(_) if inside => (Moves::IntoLeak, 1.0),
+            // A stale value outside M dies as soon as Z keeps it; until then the released code holds on to it.
+            Masking::Leaky(_) if !kept => (Moves::Not, 1.0),
+            Masking::Frozen | Masking::Decay if inside && kept => (Moves::Freely, layer.scale),
+            Masking::Frozen if inside => (Moves::Not, 1.0),
+            Masking::Decay if inside => (Moves::WithoutGradient, 1.0),
+            _ => (Moves::Outside, 1.0),
+        }
+    }
+}
+
+impl Cpu {
+    pub(super) fn step_sgd(&mut self, rule: Sgd, update: &Update) {
+        let leak = match update.masked {
+            Some((_, Masking::Leaky(leak))) => leak,
+            _ => Span::default(),
+        };
+        let moves = moves(&self.layers, update.masked);
+        let [value, grad, velocity, leak] =
+            self.memory.apart([update.value.range(), update.grad.range(), update.velocity.range(), leak.range()]);
+        let grad = &*grad;
+        // Most updates have no leak; then every element gets a scratch one.
+        let mut scratch = vec![0.0; if leak.is_empty() { value.len() } else { 0 }];
+        let leak = if leak.is_empty() { &mut scratch[..] } else { leak };
+        value
+            .par_chunks_mut(CHUNK)
+            .zip(velocity.par_chunks_mut(CHUNK).zip(leak.par_chunks_mut(CHUNK)))
+            .enumerate()
+            .for_each(|(chunk, (value, (velocity, leak)))| {
+                for (at, ((w, v), leak)) in value.iter_mut().zip(velocity).zip(leak).enumerate() {
+                    let (moves, scale) = moves(chunk * CHUNK + at);
+                    let gradient = || scale * grad[chunk * CHUNK + at];
+                    let mut step = |g: f32| {
+                        *v = rule.momentum * *v + g;
+                        rule.lr * if rule.nesterov { g + rule.momentum * *v } else { *v }
+                    };
+                    match moves {
+                        Moves::Freely => *w -= step(gradient() + update.weight_decay * *w),
+                        Moves::WithoutGradient => *w -= step(0.0),
+                        Moves::IntoLeak => *leak = -step(gradient()),
+                        Moves::OnlyMomentum => {
+                            step(gradient());
+                        }
+                        Moves::Outside => (*w, *v, *leak) = (0.0, 0.0, 0.0),
+                        Moves::Not => {}
+                    }
+                }
+            });
+    }
+
+    pub(super) fn step_adam(&mut self, rule: Adam, update: &Update, second: Span) {
+        let moves = moves(&self.layers, update.masked);
+        let [value, grad, first, second] =
+            self.memory.apart([update.value.range(), update.grad.range(), update.velocity.range(), second.range()]);
+        let grad = &*grad;
+        let [b1, b2] = rule.betas;
+        let unbias = |beta: f32| (1.0 - f64::from(beta).powf(rule.t as f64)) as f32;
+        let (u1, u2) = (unbias(b1), unbias(b2));
+        value
+            .par_chunks_mut(CHUNK)
+            .zip(first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK)))
+            .enumerate()
+            .for_each(|(chunk, (value, (first, second)))| {
+                for (at, ((w, m), s)) in value.iter_mut().zip(first).zip(second).enumerate() {
+                    let (moves, scale) = moves(chunk * CHUNK + at);
+                    let g = match moves {
+                        Moves::Freely | Moves::IntoLeak | Moves::OnlyMomentum => {
+                            scale * grad[chunk * CHUNK + at] + update.weight_decay * *w
+                        }
+                        Moves::WithoutGradient => 0.0,
+                        Moves::Not => continue,
+                        Moves::Outside => {
+                            (*w, *m, *s) = (0.0, 0.0, 0.0);
+                            continue;
+                        }
+                    };
+                    *m = b1 * *m + (1.0 - b1) * g;
+                    *s = b2 * *s + (1.0 - b2) * g * g;
+                    if moves != Moves::OnlyMomentum {
+                        *w -= rule.lr * (*m / u1) / ((*s / u2).sqrt() + rule.epsilon);
+                    }
+                }
+            });
+    }
+
+    pub(super) fn average_in(
+        &mut self,
+        value: Span,
+        masked: Option<(Weight, Effective, Option<Span>)>,
+        average: Span,
+        n: u32,
+    ) {
+        let share = 1.0 / (n as f32 + 1.0);
+        if let Some((weight, which, leak)) = masked {
+            let layer = &mut self.layers[weight.layer];
+            layer.apply(which, self.memory.get(value), leak.map(|span| self.memory.get(span)));
+            let sample = &layer.effective;
+            self.memory.get_mut(average).iter_mut().zip(sample).for_each(|(a, x)| *a += (x - *a) * share);
+        } else {
+            let [value, average] = self.memory.apart([value.range(), average.range()]);
+            average.iter_mut().zip(value).for_each(|(a, x)| *a += (*x - *a) * share);
+        }
+    }
+}

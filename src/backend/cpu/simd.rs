@@ -1,0 +1,269 @@
+//! Vectors of 16 f32, one pixel of 16 images, in the instruction set that the machine has.
+//!
+//! A kernel is written once, generic over [`Lanes`], and compiled three times by [`dispatch!`]. All three do the same operations
+//! in the same order, fused multiply-adds among them, so results do not depend on the instruction set wherever it has FMA.
+
+use std::sync::OnceLock;
+
+/// Images side by side in a vector, and so the innermost extent of every activation.
+pub(crate) const LANES: usize = 16;
+
+/// An instruction set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Whatever the compiler's target has.
+    Portable,
+    /// x86-64 with AVX2 and FMA: a vector is two registers.
+    Avx2,
+    /// x86-64 with AVX-512F: a vector is one register.
+    Avx512,
+}
+
+impl Level {
+    /// The best level of this machine, or the lower one that `CIGL_SIMD=avx512|avx2|portable` asks for.
+    pub fn detect() -> Level {
+        static LEVEL: OnceLock<Level> = OnceLock::new();
+        *LEVEL.get_or_init(|| {
+            let best = best();
+            match std::env::var("CIGL_SIMD").as_deref() {
+                Ok("portable") => Level::Portable,
+                Ok("avx2") if best == Level::Avx512 => Level::Avx2,
+                _ => best,
+            }
+        })
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn best() -> Level {
+    if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") {
+        Level::Avx512
+    } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        Level::Avx2
+    } else {
+        Level::Portable
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn best() -> Level {
+    Level::Portable
+}
+
+/// Sixteen f32. Every method is one instruction a register, and must be inlined into a function that has the feature.
+///
+/// # Safety
+/// All methods ask that the CPU has the instruction set, `load` and `store` also that 16 floats are there.
+#[allow(clippy::missing_safety_doc)] // the contract is the trait's, stated once above
+pub(crate) trait Lanes: Copy {
+    /// Pixels that a dense convolution keeps in registers for each of four output channels.
+    const TILE: usize;
+    unsafe fn splat(x: f32) -> Self;
+    unsafe fn load(from: *const f32) -> Self;
+    unsafe fn store(self, to: *mut f32);
+    unsafe fn add(self, other: Self) -> Self;
+    unsafe fn sub(self, other: Self) -> Self;
+    unsafe fn mul(self, other: Self) -> Self;
+    /// self * by + plus, rounded once.
+    unsafe fn fma(self, by: Self, plus: Self) -> Self;
+    unsafe fn max(self, other: Self) -> Self;
+    /// self where by > 0, else 0.
+    unsafe fn where_positive(self, by: Self) -> Self;
+}
+
+impl Lanes for [f32; LANES] {
+    const TILE: usize = 1;
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        [x; LANES]
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller has 16 floats there.
+        unsafe { from.cast::<Self>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller has 16 floats there.
+        unsafe { to.cast::<Self>().write_unaligned(self) }
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        std::array::from_fn(|i| self[i] + other[i])
+    }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        std::array::from_fn(|i| self[i] - other[i])
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        std::array::from_fn(|i| self[i] * other[i])
+    }
+    #[inline(always)]
+    unsafe fn fma(self, by: Self, plus: Self) -> Self {
+        // Without the instruction mul_add is a library call, a hundred times slower than the rounding it saves is worth.
+        if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
+            std::array::from_fn(|i| self[i].mul_add(by[i], plus[i]))
+        } else {
+            std::array::from_fn(|i| self[i] * by[i] + plus[i])
+        }
+    }
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        std::array::from_fn(|i| if self[i] > other[i] { self[i] } else { other[i] })
+    }
+    #[inline(always)]
+    unsafe fn where_positive(self, by: Self) -> Self {
+        std::array::from_fn(|i| if by[i] > 0.0 { self[i] } else { 0.0 })
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod x86 {
+    use super::Lanes;
+    use std::arch::x86_64::*;
+
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx2(__m256, __m256);
+
+    // SAFETY, of every block below: the trait's contract says that the instruction set is there and pointers hold 16 floats.
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    impl Lanes for Avx2 {
+        const TILE: usize = 1;
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self {
+            unsafe { Avx2(_mm256_set1_ps(x), _mm256_set1_ps(x)) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            unsafe { Avx2(_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            unsafe {
+                _mm256_storeu_ps(to, self.0);
+                _mm256_storeu_ps(to.add(8), self.1);
+            }
+        }
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            unsafe { Avx2(_mm256_add_ps(self.0, other.0), _mm256_add_ps(self.1, other.1)) }
+        }
+        #[inline(always)]
+        unsafe fn sub(self, other: Self) -> Self {
+            unsafe { Avx2(_mm256_sub_ps(self.0, other.0), _mm256_sub_ps(self.1, other.1)) }
+        }
+        #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            unsafe { Avx2(_mm256_mul_ps(self.0, other.0), _mm256_mul_ps(self.1, other.1)) }
+        }
+        #[inline(always)]
+        unsafe fn fma(self, by: Self, plus: Self) -> Self {
+            unsafe { Avx2(_mm256_fmadd_ps(self.0, by.0, plus.0), _mm256_fmadd_ps(self.1, by.1, plus.1)) }
+        }
+        #[inline(always)]
+        unsafe fn max(self, other: Self) -> Self {
+            unsafe { Avx2(_mm256_max_ps(self.0, other.0), _mm256_max_ps(self.1, other.1)) }
+        }
+        #[inline(always)]
+        unsafe fn where_positive(self, by: Self) -> Self {
+            unsafe {
+                let zero = _mm256_setzero_ps();
+                let keep = |x, b| _mm256_and_ps(x, _mm256_cmp_ps::<_CMP_GT_OQ>(b, zero));
+                Avx2(keep(self.0, by.0), keep(self.1, by.1))
+            }
+        }
+    }
+
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx512(__m512);
+
+    // SAFETY: as above.
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    impl Lanes for Avx512 {
+        const TILE: usize = 4;
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self {
+            unsafe { Avx512(_mm512_set1_ps(x)) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            unsafe { Avx512(_mm512_loadu_ps(from)) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            unsafe { _mm512_storeu_ps(to, self.0) }
+        }
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            unsafe { Avx512(_mm512_add_ps(self.0, other.0)) }
+        }
+        #[inline(always)]
+        unsafe fn sub(self, other: Self) -> Self {
+            unsafe { Avx512(_mm512_sub_ps(self.0, other.0)) }
+        }
+        #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            unsafe { Avx512(_mm512_mul_ps(self.0, other.0)) }
+        }
+        #[inline(always)]
+        unsafe fn fma(self, by: Self, plus: Self) -> Self {
+            unsafe { Avx512(_mm512_fmadd_ps(self.0, by.0, plus.0)) }
+        }
+        #[inline(always)]
+        unsafe fn max(self, other: Self) -> Self {
+            unsafe { Avx512(_mm512_max_ps(self.0, other.0)) }
+        }
+        #[inline(always)]
+        unsafe fn where_positive(self, by: Self) -> Self {
+            unsafe {
+                let positive = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(by.0, _mm512_setzero_ps());
+                Avx512(_mm512_maskz_mov_ps(positive, self.0))
+            }
+        }
+    }
+}
+
+/// Calls `kernel::<L>(args)` for the widest [`Lanes`] of `level`, inside a function compiled for that instruction set.
+///
+/// The kernel must be `#[inline(always)] unsafe fn kernel<L: Lanes>(..)`; the arguments' types are named because they become those
+/// of an inner function.
+macro_rules! dispatch {
+    ($level:expr, $kernel:ident ( $($arg:ident : $type:ty = $value:expr),* $(,)? ) $(-> $out:ty)?) => {{
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+        fn avx512($($arg: $type),*) $(-> $out)? {
+            // SAFETY: this function has the feature; the kernel's own contract is its caller's.
+            unsafe { $kernel::<$crate::backend::cpu::simd::x86::Avx512>($($arg),*) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma")]
+        fn avx2($($arg: $type),*) $(-> $out)? {
+            // SAFETY: as above.
+            unsafe { $kernel::<$crate::backend::cpu::simd::x86::Avx2>($($arg),*) }
+        }
+        match $level {
+            // SAFETY: `Level::detect` found the instruction set.
+            #[cfg(target_arch = "x86_64")]
+            $crate::backend::cpu::simd::Level::Avx512 => unsafe { avx512($($value),*) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            $crate::backend::cpu::simd::Level::Avx2 => unsafe { avx2($($value),*) },
+            // SAFETY: plain arrays need no instruction set.
+            _ => unsafe { $kernel::<[f32; $crate::backend::cpu::simd::LANES]>($($value),*) },
+        }
+    }};
+}
+pub(crate) use dispatch;
+
+/// The sum of 16 lanes in a fixed tree.
+#[inline(always)]
+pub(crate) fn sum_lanes(lanes: &[f32; LANES]) -> f32 {
+    let mut part = *lanes;
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            part[i] += part[i + half];
+        }
+    }
+    part[0]
+}

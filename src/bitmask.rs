@@ -1,0 +1,110 @@
+//! Packed masks: one bit an element, 32 elements a word, element i in bit i % 32 of word i / 32.
+
+/// A 0/1 mask over the elements of one weight tensor. Bits past the length are always 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BitMask {
+    words: Vec<u32>,
+    len: usize,
+}
+
+impl BitMask {
+    /// All zeros.
+    pub fn zeros(len: usize) -> Self {
+        BitMask { words: vec![0; len.div_ceil(32)], len }
+    }
+
+    /// All ones.
+    pub fn ones(len: usize) -> Self {
+        Self::from_words((0..len.div_ceil(32)).map(|_| u32::MAX).collect(), len)
+    }
+
+    /// Takes packed words; bits past `len` are cleared.
+    ///
+    /// # Panics
+    /// When `words` has another length than `len` bits need.
+    pub fn from_words(mut words: Vec<u32>, len: usize) -> Self {
+        assert_eq!(words.len(), len.div_ceil(32), "a mask of {len} bits takes {} words", len.div_ceil(32));
+        if let (Some(last), true) = (words.last_mut(), len % 32 != 0) {
+            *last &= (1 << (len % 32)) - 1;
+        }
+        BitMask { words, len }
+    }
+
+    /// Element i is 1 where `bit(i)` says so.
+    pub fn from_fn(len: usize, mut bit: impl FnMut(usize) -> bool) -> Self {
+        let mut mask = Self::zeros(len);
+        (0..len).filter(|&i| bit(i)).for_each(|i| mask.set(i, true));
+        mask
+    }
+
+    /// Elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True for a mask over nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The bit of element `i`.
+    #[inline]
+    pub fn get(&self, i: usize) -> bool {
+        self.words[i / 32] >> (i % 32) & 1 == 1
+    }
+
+    /// Sets the bit of element `i`.
+    #[inline]
+    pub fn set(&mut self, i: usize, on: bool) {
+        let bit = 1 << (i % 32);
+        if on {
+            self.words[i / 32] |= bit;
+        } else {
+            self.words[i / 32] &= !bit;
+        }
+    }
+
+    /// The number of ones.
+    pub fn count(&self) -> usize {
+        self.words.iter().map(|w| w.count_ones() as usize).sum()
+    }
+
+    /// The indices of the ones, ascending.
+    pub fn ones_at(&self) -> impl Iterator<Item = usize> + '_ {
+        self.words.iter().enumerate().flat_map(|(at, &word)| {
+            std::iter::successors((word != 0).then_some(word), |w| Some(w & (w - 1)).filter(|&w| w != 0))
+                .map(move |w| 32 * at + w.trailing_zeros() as usize)
+        })
+    }
+
+    /// The packed words.
+    pub fn words(&self) -> &[u32] {
+        &self.words
+    }
+
+    /// The ones of both.
+    pub fn overlap(&self, other: &BitMask) -> usize {
+        self.words.iter().zip(&other.words).map(|(a, b)| (a & b).count_ones() as usize).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_past_the_length_stay_zero() {
+        for len in [0, 1, 31, 32, 33, 63, 65] {
+            assert_eq!(BitMask::ones(len).count(), len);
+            assert_eq!(BitMask::ones(len).ones_at().collect::<Vec<_>>(), (0..len).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn ones_are_listed_in_ascending_order() {
+        let at = [0, 1, 30, 31, 32, 63, 64, 99];
+        let mask = BitMask::from_fn(100, |i| at.contains(&i));
+        assert_eq!(mask.ones_at().collect::<Vec<_>>(), at);
+        assert_eq!(mask.count(), at.len());
+    }
+}

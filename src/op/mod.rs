@@ -1,0 +1,122 @@
+//! Each op: its forward beside its derivative, and the check of its shapes.
+//!
+//! An op holds no memory. It says what it needs ([`Op::reads`], [`Op::halo`], [`Op::workspace`]); the plan finds the places
+//! and hands them over in an [`Io`].
+
+mod activation;
+mod batch_norm;
+mod bias;
+mod conv;
+mod dropout;
+mod loss;
+mod pool;
+
+pub(crate) use activation::{Add, Flatten, Relu};
+pub(crate) use batch_norm::BatchNormalise;
+pub(crate) use bias::AddBias;
+pub(crate) use conv::Convolve;
+pub(crate) use dropout::Dropout;
+pub(crate) use loss::SoftmaxCrossEntropy;
+pub(crate) use pool::{AveragePool, MaxPool};
+
+use std::fmt::Debug;
+
+use crate::backend::{Backend, Map, Sink, Span, Weight};
+use crate::{Result, Shape};
+
+/// What a backward pass looks at besides the gradient of the output: it keeps those buffers alive.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Reads {
+    /// The arguments' values.
+    pub(crate) args: bool,
+    /// The op's own value.
+    pub(crate) out: bool,
+}
+
+/// One kind of node.
+pub(crate) trait Op: Debug + Send + Sync {
+    /// The op's name in plans and messages.
+    fn name(&self) -> &'static str;
+
+    /// The shape of the result, or why these arguments cannot be.
+    fn shape(&self, args: &[Shape]) -> Result<Shape>;
+
+    /// What backward reads.
+    fn reads(&self) -> Reads;
+
+    /// Zeros that forward and backward want around the arguments.
+    fn halo(&self) -> usize {
+        0
+    }
+
+    /// Zeros that backward wants around the gradient of the result.
+    fn grad_halo(&self, _args: &[Shape]) -> usize {
+        0
+    }
+
+    /// Floats kept from forward to backward.
+    fn workspace(&self, _args: &[Shape]) -> usize {
+        0
+    }
+
+    /// False for arguments that never get a gradient (targets).
+    fn differentiable(&self, _arg: usize) -> bool {
+        true
+    }
+
+    /// Computes the result.
+    fn forward(&self, on: &mut dyn Backend, io: &Io) -> Result<()>;
+
+    /// Computes the gradients that the plan asks for. Set or add was settled there, so no op ever clears a buffer.
+    fn backward(&self, on: &mut dyn Backend, io: &Io) -> Result<()>;
+}
+
+/// Where a node's values lie.
+#[derive(Clone, Debug)]
+pub(crate) struct Io {
+    pub(crate) args: Vec<Map>,
+    pub(crate) out: Map,
+    pub(crate) grad_out: Option<Map>,
+    pub(crate) grads: Vec<Option<Sink<Map>>>,
+    pub(crate) parameters: Vec<Slot>,
+    /// One a parameter: true when an earlier node of the backward pass has set its gradient.
+    pub(crate) add_grad: Vec<bool>,
+    pub(crate) workspace: Span,
+}
+
+impl Io {
+    pub(crate) fn arg(&self, i: usize) -> Map {
+        self.args[i]
+    }
+
+    pub(crate) fn grad_out(&self) -> Map {
+        self.grad_out.expect("the plan gives every node of a backward pass its gradient")
+    }
+
+    /// Where the gradient of argument `i` goes; None when nobody needs it.
+    pub(crate) fn grad(&self, i: usize) -> Option<Sink<Map>> {
+        self.grads[i]
+    }
+
+    pub(crate) fn weight(&self, i: usize) -> Weight {
+        self.parameters[i].weight.expect("the op's first parameter is a weight")
+    }
+
+    pub(crate) fn value(&self, i: usize) -> Span {
+        self.parameters[i].value
+    }
+
+    pub(crate) fn parameter_grad(&self, i: usize) -> Sink<Span> {
+        Sink { to: self.parameters[i].grad, add: self.add_grad[i] }
+    }
+}
+
+/// Where a parameter lies.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Slot {
+    pub(crate) value: Span,
+    /// Empty for statistics.
+    pub(crate) grad: Span,
+    /// Set for masked weights.
+    pub(crate) weight: Option<Weight>,
+}

@@ -1,0 +1,422 @@
+//! A graph, planned: which gradient sets and which adds, what lives when, and where everything lies in one arena.
+//!
+//! The plan is a flat list of steps with every address settled, so that replaying it allocates nothing and decides nothing.
+//! All of it can be printed ([`Plan::table`], `cigl info --plan`) and tested without a device.
+
+use std::fmt;
+
+use crate::backend::{Backend, Map, Sink, Span};
+use crate::error::Result;
+use crate::graph::{Graph, NodeId};
+use crate::op::{Io, Slot};
+use crate::shape::Shape;
+
+/// Places start at multiples of this many floats: one cache line, one vector.
+pub(crate) const ALIGNMENT: usize = 16;
+
+/// What a place of the arena holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A node's value.
+    Value,
+    /// The gradient of the loss with respect to a node's value.
+    Gradient,
+    /// What an op keeps from forward to backward.
+    Workspace,
+}
+
+/// One row of the memory table.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The layer.
+    pub name: String,
+    /// The op that makes the value.
+    pub op: &'static str,
+    /// What it holds.
+    pub content: Content,
+    /// The logical shape of the node.
+    pub shape: Shape,
+    /// The first step that writes it and the last that reads it.
+    pub live: (usize, usize),
+    /// First float, from the start of memory.
+    pub at: usize,
+    /// Floats.
+    pub len: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pass {
+    Forward,
+    Backward,
+}
+
+#[derive(Debug)]
+struct Step {
+    node: usize,
+    pass: Pass,
+    io: Io,
+}
+
+/// A gradient written by a step, for those who check plans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// The gradient of a node's value.
+    Node(usize),
+    /// The gradient of a parameter.
+    Parameter(usize),
+}
+
+/// A planned graph.
+#[derive(Debug)]
+pub struct Plan {
+    graph: Graph,
+    steps: Vec<Step>,
+    backward_at: usize,
+    maps: Vec<Map>,
+    workspaces: Vec<Span>,
+    places: Vec<Place>,
+    end: usize,
+    peak: usize,
+}
+
+impl Plan {
+    /// Plans the forward pass to all nodes and, where `loss` is given, the backward pass from it.
+    ///
+    /// `slots` says where the graph's parameters lie; the arena starts at float `base`. The values of `keep` can be read after
+    /// the last step.
+    pub(crate) fn new(
+        graph: Graph,
+        slots: &[Slot],
+        loss: Option<NodeId>,
+        keep: &[NodeId],
+        backend: &dyn Backend,
+        base: usize,
+    ) -> Plan {
+        let trace = Trace::new(&graph, loss);
+        let halos = halos(&graph);
+        let steps = trace.order.len();
+        let mut places = Vec::new();
+        let mut place = |node: usize, content, len, live| {
+            let n = &graph.nodes[node];
+            places.push(Place {
+                name: n.name.clone(),
+                op: n.op.as_ref().map_or("input", |op| op.name()),
+                content,
+                shape: n.shape,
+                live,
+                at: 0,
+                len,
+            });
+            places.len() - 1
+        };
+
+        let mut values = Vec::new();
+        let mut gradients = Vec::new();
+        let mut workspaces = Vec::new();
+        for (i, node) in graph.nodes.iter().enumerate() {
+            let kept = keep.contains(&NodeId(i)) || loss == Some(NodeId(i));
+            let last = if kept { steps - 1 } else { trace.value_live[i].1 };
+            let len = backend.map_len(node.shape, halos.value[i]);
+            values.push(place(i, Content::Value, len, (trace.value_live[i].0, last)));
+            gradients.push(
+                trace.gradient_live[i]
+                    .map(|live| place(i, Content::Gradient, backend.map_len(node.shape, halos.gradient[i]), live)),
+            );
+            let shapes: Vec<Shape> = node.args.iter().map(|a| graph.shape(*a)).collect();
+            let floats = node.op.as_ref().map_or(0, |op| op.workspace(&shapes));
+            workspaces.push((floats > 0).then(|| {
+                let until = trace.backward_step[i].unwrap_or(trace.value_live[i].0);
+                place(i, Content::Workspace, floats, (trace.value_live[i].0, if kept { steps - 1 } else { until }))
+            }));
+        }
+        let (end, peak) = lay_out(&mut places, base);
+
+        let map = |place: usize, halo: usize| Map { at: places[place].at, shape: places[place].shape, halo };
+        let maps: Vec<Map> = (0..graph.nodes.len()).map(|i| map(values[i], halos.value[i])).collect();
+        let workspace =
+            |i: usize| workspaces[i].map_or(Span::default(), |p: usize| Span { at: places[p].at, len: places[p].len });
+        let list = trace
+            .order
+            .iter()
+            .map(|step| {
+                let node = &graph.nodes[step.node];
+                let grad = |i: usize| gradients[i].map(|p| map(p, halos.gradient[i]));
+                let sink =
+                    |(arg, add): (&NodeId, &Option<bool>)| add.and_then(|add| Some(Sink { to: grad(arg.0)?, add }));
+                let io = Io {
+                    args: node.args.iter().map(|a| maps[a.0]).collect(),
+                    out: maps[step.node],
+                    grad_out: grad(step.node),
+                    grads: node.args.iter().zip(&step.grads).map(sink).collect(),
+                    parameters: node.parameters.iter().map(|p| slots[p.0]).collect(),
+                    add_grad: step.add_parameters.clone(),
+                    workspace: workspace(step.node),
+                };
+                Step { node: step.node, pass: step.pass, io }
+            })
+            .collect();
+        let workspaces = (0..graph.nodes.len()).map(workspace).collect();
+        Plan { graph, steps: list, backward_at: trace.backward_at, maps, workspaces, places, end, peak }
+    }
+
+    /// Where a node's value lies.
+    pub fn map(&self, node: NodeId) -> Map {
+        self.maps[node.0]
+    }
+
+    /// Where a loss node leaves (mean loss, images predicted right).
+    pub fn loss(&self, node: NodeId) -> Span {
+        self.workspaces[node.0]
+    }
+
+    /// The float after the arena's last.
+    pub fn end(&self) -> usize {
+        self.end
+    }
+
+    /// The most floats that are alive at one step: what no layout can go below.
+    pub fn live_maximum(&self) -> usize {
+        self.peak
+    }
+
+    /// The memory table, in recording order.
+    pub fn table(&self) -> &[Place] {
+        &self.places
+    }
+
+    /// The number of steps.
+    pub fn len(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// True for a plan without steps.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// What each step of the backward pass writes, and whether it adds.
+    pub fn gradients_written(&self) -> Vec<Vec<(Written, bool)>> {
+        let writes = |step: &Step| {
+            let node = &self.graph.nodes[step.node];
+            let to_nodes =
+                node.args.iter().zip(&step.io.grads).filter_map(|(a, g)| g.map(|g| (Written::Node(a.0), g.add)));
+            let to_parameters = node
+                .parameters
+                .iter()
+                .zip(&step.io.add_grad)
+                .filter(|(p, _)| self.graph.parameters[**p].role.trainable())
+                .map(|(p, &add)| (Written::Parameter(p.0), add));
+            to_nodes.chain(to_parameters).collect()
+        };
+        self.steps[self.backward_at..].iter().map(writes).collect()
+    }
+
+    /// Replays the forward pass.
+    pub fn forward(&self, on: &mut dyn Backend) -> Result<()> {
+        self.steps[..self.backward_at].iter().try_for_each(|step| self.replay(on, step))
+    }
+
+    /// Replays the backward pass.
+    pub fn backward(&self, on: &mut dyn Backend) -> Result<()> {
+        self.steps[self.backward_at..].iter().try_for_each(|step| self.replay(on, step))
+    }
+
+    /// Replays the forward pass and names the first layer whose value is not finite.
+    pub fn first_non_finite(&self, on: &mut dyn Backend) -> Result<Option<String>> {
+        for step in &self.steps[..self.backward_at] {
+            self.replay(on, step)?;
+            let node = &self.graph.nodes[step.node];
+            if on.read_map(self.maps[step.node])?.iter().any(|x| !x.is_finite()) {
+                return Ok(Some(node.name.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    fn replay(&self, on: &mut dyn Backend, step: &Step) -> Result<()> {
+        let op = self.graph.nodes[step.node].op.as_ref().expect("only ops become steps");
+        match step.pass {
+            Pass::Forward => op.forward(on, &step.io),
+            Pass::Backward => op.backward(on, &step.io),
+        }
+    }
+}
+
+impl fmt::Display for Plan {
+    /// The memory table: one line a place, in kilobytes, and the totals.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kb = |floats: usize| floats as f64 * 4.0 / 1024.0;
+        let wide = self.places.iter().map(|p| p.name.len()).max().unwrap_or(0).max(5);
+        writeln!(
+            f,
+            "{:wide$}  {:22} {:10} {:22} {:>10} {:>12} {:>11}",
+            "layer", "op", "content", "shape", "KiB", "at (KiB)", "steps"
+        )?;
+        for p in &self.places {
+            writeln!(
+                f,
+                "{:wide$}  {:22} {:10} {:22} {:>10.1} {:>12.1} {:>5}-{:<5}",
+                p.name,
+                p.op,
+                format!("{:?}", p.content).to_lowercase(),
+                p.shape.to_string(),
+                kb(p.len),
+                kb(p.at),
+                p.live.0,
+                p.live.1
+            )?;
+        }
+        let start = self.places.iter().map(|p| p.at).min().unwrap_or(self.end);
+        write!(
+            f,
+            "{} steps, arena {:.1} KiB, most alive at once {:.1} KiB",
+            self.len(),
+            kb(self.end - start),
+            kb(self.peak)
+        )
+    }
+}
+
+/// The order of steps and who is alive when; no sizes yet.
+struct Trace {
+    order: Vec<TracedStep>,
+    backward_at: usize,
+    value_live: Vec<(usize, usize)>,
+    gradient_live: Vec<Option<(usize, usize)>>,
+    backward_step: Vec<Option<usize>>,
+}
+
+struct TracedStep {
+    node: usize,
+    pass: Pass,
+    /// One an argument: None without a gradient, else whether it adds.
+    grads: Vec<Option<bool>>,
+    add_parameters: Vec<bool>,
+}
+
+impl Trace {
+    fn new(graph: &Graph, loss: Option<NodeId>) -> Self {
+        let count = graph.nodes.len();
+        let mut order = Vec::new();
+        let mut value_live = vec![(0, 0); count];
+        for (i, node) in graph.nodes.iter().enumerate() {
+            if node.op.is_some() {
+                value_live[i] = (order.len(), order.len());
+                node.args.iter().for_each(|a| value_live[a.0].1 = order.len());
+                order.push(TracedStep { node: i, pass: Pass::Forward, grads: vec![], add_parameters: vec![] });
+            }
+        }
+        let backward_at = order.len();
+        let mut trace = Trace {
+            order,
+            backward_at,
+            value_live,
+            gradient_live: vec![None; count],
+            backward_step: vec![None; count],
+        };
+        if let Some(loss) = loss {
+            trace.walk_back(graph, loss);
+        }
+        trace
+    }
+
+    fn walk_back(&mut self, graph: &Graph, loss: NodeId) {
+        let learns = learns(graph);
+        let mut parameter_set = vec![false; graph.parameters.len()];
+        for i in (0..=loss.0).rev() {
+            let node = &graph.nodes[i];
+            let Some(op) = &node.op else { continue };
+            if !learns[i] || (i != loss.0 && self.gradient_live[i].is_none()) {
+                continue;
+            }
+            let now = self.order.len();
+            let grads = node
+                .args
+                .iter()
+                .enumerate()
+                .map(|(at, arg)| {
+                    (learns[arg.0] && op.differentiable(at)).then(|| {
+                        let add = self.gradient_live[arg.0].is_some();
+                        self.gradient_live[arg.0].get_or_insert((now, now)).1 = now;
+                        add
+                    })
+                })
+                .collect();
+            if let Some(live) = &mut self.gradient_live[i] {
+                live.1 = now;
+            }
+            if op.reads().args {
+                node.args.iter().for_each(|a| self.value_live[a.0].1 = now);
+            }
+            if op.reads().out {
+                self.value_live[i].1 = now;
+            }
+            let add_parameters =
+                node.parameters.iter().map(|p| std::mem::replace(&mut parameter_set[p.0], true)).collect();
+            self.backward_step[i] = Some(now);
+            self.order.push(TracedStep { node: i, pass: Pass::Backward, grads, add_parameters });
+        }
+    }
+}
+
+/// Whether a gradient at a node reaches a trainable parameter.
+fn learns(graph: &Graph) -> Vec<bool> {
+    let mut learns = vec![false; graph.nodes.len()];
+    for (i, node) in graph.nodes.iter().enumerate() {
+        let own = node.parameters.iter().any(|p| graph.parameters[*p].role.trainable());
+        let behind = |op: &dyn crate::op::Op| {
+            node.args.iter().enumerate().any(|(at, arg)| learns[arg.0] && op.differentiable(at))
+        };
+        learns[i] = own || node.op.as_deref().is_some_and(behind);
+    }
+    learns
+}
+
+struct Halos {
+    value: Vec<usize>,
+    gradient: Vec<usize>,
+}
+
+/// The zeros that the most demanding reader of each value and gradient wants.
+fn halos(graph: &Graph) -> Halos {
+    let mut halos = Halos { value: vec![0; graph.nodes.len()], gradient: vec![0; graph.nodes.len()] };
+    for (i, node) in graph.nodes.iter().enumerate() {
+        if let Some(op) = &node.op {
+            let shapes: Vec<Shape> = node.args.iter().map(|a| graph.shape(*a)).collect();
+            node.args.iter().for_each(|a| halos.value[a.0] = halos.value[a.0].max(op.halo()));
+            halos.gradient[i] = op.grad_halo(&shapes);
+        }
+    }
+    halos
+}
+
+/// Gives every place its offset: the largest first, each at the lowest offset where nothing alive at the same time lies. Returns
+/// the end of the arena and the live maximum.
+fn lay_out(places: &mut [Place], base: usize) -> (usize, usize) {
+    let mut order: Vec<usize> = (0..places.len()).collect();
+    order.sort_by_key(|&i| std::cmp::Reverse(places[i].len));
+    let mut placed: Vec<usize> = Vec::new();
+    for &i in &order {
+        let (first, last) = places[i].live;
+        let mut near: Vec<(usize, usize)> = placed
+            .iter()
+            .map(|&j| &places[j])
+            .filter(|p| p.live.0 <= last && first <= p.live.1)
+            .map(|p| (p.at, p.at + p.len))
+            .collect();
+        near.sort_unstable();
+        let mut at = base;
+        for (from, to) in near {
+            if at + places[i].len <= from {
+                break;
+            }
+            at = at.max(to.next_multiple_of(ALIGNMENT));
+        }
+        places[i].at = at;
+        placed.push(i);
+    }
+    let end = places.iter().map(|p| p.at + p.len).max().unwrap_or(base).next_multiple_of(ALIGNMENT);
+    let steps = places.iter().map(|p| p.live.1 + 1).max().unwrap_or(0);
+    let alive = |t: usize| places.iter().filter(|p| p.live.0 <= t && t <= p.live.1).map(|p| p.len).sum();
+    (end, (0..steps).map(alive).max().unwrap_or(0))
+}
