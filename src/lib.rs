@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod bitmask;
+pub mod data;
 pub mod error;
 pub mod graph;
 pub mod nn;
