@@ -2,5 +2,6 @@
 
 pub mod error;
 pub mod rng;
+pub mod sparse;
 
 pub use error::{Error, Result};

@@ -1,0 +1,3 @@
+//! Which weights a sparse network has: densities, schedules and what they cost.
+
+pub mod density;
