@@ -1,7 +1,9 @@
 //! Sparse neural networks that know when they don't know.
 
+pub mod config;
 pub mod error;
 pub mod rng;
 pub mod sparse;
+pub mod train;
 
 pub use error::{Error, Result};
