@@ -1,5 +1,6 @@
 //! Sparse neural networks that know when they don't know.
 
+pub mod cli;
 pub mod config;
 pub mod error;
 pub mod rng;

@@ -62,7 +62,7 @@ pub const KEYS: &[Key] = keys! {
     "device" Allowed::Choice(&["auto", "cpu"]), "where the work is done";
     "train.epochs" Allowed::Integer(1), "length of training; rescales every schedule given as a fraction";
     "train.steps" Allowed::Integer(0), "stop after so many steps, schedules unscaled; 0 evaluates the initial model";
-    "train.multiplier" POSITIVE, "stretches epochs and every schedule (RigL's training multiplier)";
+    "train.multiplier" POSITIVE, "stretches epochs and every schedule";
     "train.batch_size" Allowed::Integer(1), "images per step";
     "train.optimizer" Allowed::Choice(&["sgd", "adam"]), "SGD or Adam";
     "train.lr" POSITIVE, "peak learning rate";

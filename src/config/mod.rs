@@ -8,7 +8,7 @@ mod resolve;
 
 pub use amount::{Epoch, Steps};
 pub use method::{Ingredients, MaskUpdates, Method};
-pub use resolve::Assignment;
+pub use resolve::{Assignment, Settings};
 
 use crate::sparse::density::Distribution;
 use crate::sparse::schedule::DropSchedule;
@@ -357,6 +357,16 @@ choice! {
         None,
         /// Divided by keep, as inverted dropout does.
         Inverted,
+    }
+}
+
+impl Device {
+    /// The name on the command line and in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Device::Auto => "auto",
+            Device::Cpu => "cpu",
+        }
     }
 }
 

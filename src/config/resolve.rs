@@ -1,6 +1,7 @@
 //! From defaults, preset, file and command line to one checked [`Config`].
 
-use crate::config::{Config, MaskUpdates, Method, NetworkName, Optimizer, Recipe, key, preset};
+use crate::config::preset::{self, Preset};
+use crate::config::{Config, MaskUpdates, Method, NetworkName, Optimizer, Recipe, key};
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::path::Path;
@@ -42,6 +43,11 @@ impl Assignment {
         Ok(Assignment { path: name.split('.').map(Into::into).collect(), value })
     }
 
+    /// Whether this sets `key`.
+    pub fn is(&self, key: &str) -> bool {
+        self.path.iter().map(String::as_str).eq(key.split('.'))
+    }
+
     fn into_table(self) -> Table {
         let nest = |value, name: String| Value::Table(Table::from_iter([(name, value)]));
         match self.path.into_iter().rev().fold(self.value, nest) {
@@ -51,16 +57,20 @@ impl Assignment {
     }
 }
 
-impl Config {
-    /// Puts a configuration together. Later wins: the program's defaults, the preset (named by `preset`, or by the file),
-    /// its recipe, what the method implies, the TOML file, the assignments in order.
-    ///
-    /// `random_mask.keep` is .9 where nothing sets it, .99 under the official semantics. A dense method has sparsity 0.
+/// What a user asks for, before a preset and the defaults fill in the rest.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    preset: Option<Preset>,
+    user: Table,
+}
+
+impl Settings {
+    /// Gathers what is asked for: `preset`, or the one that the file or an assignment names, then the TOML file, then
+    /// the assignments in order.
     ///
     /// # Errors
-    /// An unreadable file, unknown keys, values out of range (each named with what is allowed), keys that are missing
-    /// or contradict each other.
-    pub fn resolve(preset: Option<&str>, file: Option<&Path>, assignments: &[Assignment]) -> Result<Config> {
+    /// An unreadable file, an unknown preset, unknown keys, and values out of range (named with what is allowed).
+    pub fn new(preset: Option<&str>, file: Option<&Path>, assignments: &[Assignment]) -> Result<Self> {
         let mut user = match file {
             Some(path) => read(path)?,
             None => Table::new(),
@@ -68,48 +78,60 @@ impl Config {
         for assignment in assignments {
             merge(&mut user, assignment.clone().into_table());
         }
-        Config::from_user(preset, user)
+        Settings::from_user(preset, user)
     }
 
-    /// Reads a configuration from TOML, complete as [`Config::to_toml`] writes it or based on a preset that it names.
+    fn from_user(preset: Option<&str>, user: Table) -> Result<Self> {
+        let named = preset.or(user.get("preset").and_then(Value::as_str));
+        Ok(Settings { preset: named.map(preset::find).transpose()?, user })
+    }
+
+    /// Sets one more key.
+    pub fn set(&mut self, assignment: Assignment) {
+        merge(&mut self.user, assignment.into_table());
+    }
+
+    /// The methods to run: the one that is set, else the preset's, else CigL.
+    pub fn methods(&self) -> Vec<Method> {
+        let set = self.user.get("method").and_then(Value::as_str).and_then(|name| name.parse().ok());
+        match (set, &self.preset) {
+            (Some(method), _) => vec![method],
+            (None, Some(preset)) => preset.methods.clone(),
+            (None, None) => vec![Method::Cigl],
+        }
+    }
+
+    /// Completes the settings. Later wins: the program's defaults, the preset, its recipe, what the method implies, what
+    /// the user set. Of several methods the last is taken.
+    ///
+    /// `random_mask.keep` is .9 where nothing sets it, .99 under the official semantics. A dense method has sparsity 0.
     ///
     /// # Errors
-    /// As [`Config::resolve`].
-    pub fn from_toml(text: &str) -> Result<Config> {
-        let user = parse(text).map_err(Error::Usage)?;
-        Config::from_user(None, user)
-    }
-
-    fn from_user(preset: Option<&str>, user: Table) -> Result<Config> {
+    /// Keys that are missing or contradict each other.
+    pub fn resolve(&self) -> Result<Config> {
         let mut config = preset::defaults();
-        let named = preset.or(user.get("preset").and_then(Value::as_str));
-        let preset = named.map(preset::find).transpose()?;
-        if let Some(preset) = &preset {
+        if let Some(preset) = &self.preset {
             merge(&mut config, preset.keys.clone());
-            if let Some(&method) = preset.methods.last() {
-                config.insert("method".into(), method.name().into());
-            }
         }
-        let recipe = section(&user, "train").and_then(|train| train.get("recipe")).and_then(Value::as_str);
+        let recipe = section(&self.user, "train").and_then(|train| train.get("recipe")).and_then(Value::as_str);
         if recipe == Some("rigl") {
-            let preset = preset.as_ref().ok_or_else(|| {
+            let preset = self.preset.as_ref().ok_or_else(|| {
                 Error::Usage("train.recipe = \"rigl\": recipes are a preset's, and no preset is named".into())
             })?;
             merge(&mut config, preset.recipe(Recipe::Rigl)?);
         }
-        let method = user.get("method").or(config.get("method")).and_then(Value::as_str).unwrap_or(Method::Cigl.name());
-        let method: Method = method.parse()?;
+        let method = self.methods().last().copied().unwrap_or(Method::Cigl);
+        config.insert("method".into(), method.name().into());
         merge(&mut config, implied(method));
-        merge(&mut config, user);
+        merge(&mut config, self.user.clone());
         config.insert("version".into(), env!("CARGO_PKG_VERSION").into());
-        if let Some(preset) = preset {
+        if let Some(preset) = &self.preset {
             config.insert("preset".into(), preset.name.into());
         }
         if method == Method::Dense {
             config.insert("sparsity".into(), 0.0.into());
         }
         complete_keep(&mut config);
-        key::check(&config)?;
         for (part, name) in [("data", "dataset"), ("network", "name")] {
             if section(&config, part).and_then(|part| part.get(name)).is_none() {
                 let allowed = &key::find(&format!("{part}.{name}"))?.allowed;
@@ -119,6 +141,32 @@ impl Config {
         let config = Config::deserialize(Value::Table(config)).map_err(|e| Error::Usage(one_line(&e.to_string())))?;
         config.check()?;
         Ok(config)
+    }
+}
+
+impl Config {
+    /// Puts a configuration together: [`Settings::new`], then [`Settings::resolve`].
+    ///
+    /// # Errors
+    /// Those of both.
+    pub fn resolve(preset: Option<&str>, file: Option<&Path>, assignments: &[Assignment]) -> Result<Config> {
+        Settings::new(preset, file, assignments)?.resolve()
+    }
+
+    /// Reads a configuration from TOML, complete as [`Config::to_toml`] writes it or based on a preset that it names.
+    ///
+    /// # Errors
+    /// As [`Config::resolve`].
+    pub fn from_toml(text: &str) -> Result<Config> {
+        Settings::from_user(None, parse(text).map_err(Error::Usage)?)?.resolve()
+    }
+
+    /// Reads a configuration file, such as a run's `config.toml`.
+    ///
+    /// # Errors
+    /// As [`Config::resolve`].
+    pub fn read(path: &Path) -> Result<Config> {
+        Config::resolve(None, Some(path), &[])
     }
 
     /// What no key can check alone.
@@ -179,7 +227,8 @@ fn section<'a>(config: &'a Table, name: &str) -> Option<&'a Table> {
     config.get(name).and_then(Value::as_table)
 }
 
-/// Lays `over` onto `base`. A number under a table becomes that table's `default`: only a keep probability has both forms.
+/// Lays `over` onto `base`. A number under a table becomes that table's `default`: only a keep probability has both
+/// forms.
 fn merge(base: &mut Table, over: Table) {
     for (name, value) in over {
         match (base.get_mut(&name), value) {
@@ -200,7 +249,8 @@ fn read(path: &Path) -> Result<Table> {
 
 fn parse(text: &str) -> Result<Table, String> {
     let table: Table = text.parse().map_err(|e: toml::de::Error| {
-        let line = e.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+        let before = text.as_bytes().get(..e.span().map_or(0, |span| span.start)).unwrap_or_default();
+        let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
         format!("line {line} is not TOML: {}", one_line(e.message()))
     })?;
     key::check(&table).map_err(|e| e.to_string())?;

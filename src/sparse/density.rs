@@ -1,7 +1,7 @@
 //! How a global density is spread over the layers: uniform, Erdős-Rényi (ER) and Erdős-Rényi-kernel (ERK).
 //!
-//! ER is from Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse connectivity" (2018),
-//! ERK from Evci et al., "Rigging the lottery" (2020), section 3.
+//! ER is from Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse connectivity inspired
+//! by network science" (2018), ERK from Evci et al., "Rigging the lottery" (2020), section 3.
 
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};

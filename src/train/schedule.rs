@@ -34,7 +34,8 @@ pub enum Decay {
 }
 
 impl LearningRate {
-    /// The rate of the 0-based `step`: peak step / W in the warm-up (the first is 0), then peak factor^(milestones <= step).
+    /// The rate of the 0-based `step`: peak step / W in the warm-up (the first is 0), then
+    /// peak factor^(number of milestones <= step).
     pub fn at(&self, step: u64) -> f64 {
         if step < self.warmup {
             return self.peak * step as f64 / self.warmup as f64;
@@ -76,8 +77,9 @@ impl Timetable {
     /// Lays out `config` for `images` training images (limit and validation already taken off).
     ///
     /// # Errors
-    /// An epoch without a whole batch under `data.drop_last`, `train.steps` beyond the training, and averaging that starts
-    /// before the last mask update without `averaging.reprune`.
+    /// An epoch without a batch, more steps than the 32-bit step counter of the random numbers tells apart,
+    /// `train.steps` beyond the training, and averaging that starts before the last mask update without
+    /// `averaging.reprune`.
     pub fn new(config: &Config, images: usize) -> Result<Self> {
         let (train, batch) = (&config.train, config.train.batch_size as u64);
         let images = images as u64;
@@ -90,7 +92,14 @@ impl Timetable {
         }
         let images_per_epoch = if config.data.drop_last { steps_per_epoch * batch } else { images };
         let epochs = config.epochs();
-        let all = epochs * steps_per_epoch;
+        let all = epochs.checked_mul(steps_per_epoch).filter(|&all| all <= u64::from(u32::MAX)).ok_or_else(|| {
+            Error::Usage(format!(
+                "train.epochs = {}, train.multiplier = {}: expected at most {} steps, an epoch has {steps_per_epoch}",
+                train.epochs,
+                train.multiplier,
+                u32::MAX
+            ))
+        })?;
         let steps = train.steps.unwrap_or(all);
         if steps > all {
             return Err(Error::Usage(format!("train.steps = {steps}: training has {all}, raise train.epochs")));
@@ -117,8 +126,8 @@ impl Timetable {
             // The first snapshot is taken after the last step of its epoch.
             if last >= snapshots.start() * steps_per_epoch && !config.averaging.reprune {
                 return Err(Error::Usage(format!(
-                    "averaging.start = {}: epoch {} ends before the last mask update (step {last}, epoch {}), so the average \
-                     would be denser than asked; start later, lower sparse.t_end, or set averaging.reprune = true",
+                    "averaging.start = {}: epoch {} ends before the last mask update (step {last}, epoch {}), so the \
+                     average would be denser than asked; start later, lower sparse.t_end, or set averaging.reprune",
                     config.averaging.start.0,
                     snapshots.start(),
                     last / steps_per_epoch + 1
@@ -280,5 +289,9 @@ mod tests {
         let long = Timetable::new(&config("fashion-mini", &["train.steps=921"]), 3_000).unwrap_err().to_string();
         assert_eq!(long, "train.steps = 921: training has 920, raise train.epochs");
         assert_eq!(timetable("fashion-mini", &["train.steps=0"], 3_000).steps, 0);
+        for set in ["train.epochs=9223372036854775807", "train.multiplier=1e300", "train.epochs=200000000"] {
+            let error = Timetable::new(&config("fashion-mini", &[set]), 3_000).unwrap_err().to_string();
+            assert!(error.contains("at most 4294967295 steps"), "{error}");
+        }
     }
 }
