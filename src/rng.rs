@@ -176,8 +176,9 @@ mod tests {
     #[test]
     fn masks_keep_the_asked_fraction() {
         let (words, keep) = (20_000, 0.9);
-        let ones: u32 =
-            (0..words).map(|w| mask_word(1, Domain::RandomMask, 5, 0, w, keep_threshold(keep)).count_ones()).sum();
+        let ones: u32 = (0..words)
+            .map(|w| mask_word(1, Domain::RandomMask, 5, 0, w, keep_threshold(keep)).count_ones())
+            .sum();
         let (n, sd) = (32.0 * words as f64, (keep * (1.0 - keep)).sqrt());
         assert!((ones as f64 / n - keep).abs() < 5.0 * sd / n.sqrt());
     }
