@@ -3,6 +3,8 @@
 pub mod backend;
 pub mod bitmask;
 pub mod data;
+pub mod cli;
+pub mod config;
 pub mod error;
 pub mod graph;
 pub mod nn;
@@ -10,6 +12,8 @@ mod op;
 pub mod plan;
 pub mod rng;
 pub mod shape;
+pub mod sparse;
+pub mod train;
 
 pub use error::{Error, Result};
 pub use shape::Shape;

@@ -1,0 +1,88 @@
+//! The long parts of the help: what the tables of presets and keys say.
+
+use crate::config::{key::KEYS, preset};
+
+/// Columns of the help: what clap wraps at where the terminal is no narrower.
+const WIDTH: usize = 98;
+
+/// The presets and what each is for.
+pub fn presets() -> String {
+    let mut text = String::from("Presets:\n");
+    for preset in preset::all() {
+        text += &entry(preset.name, 18, &preset.description);
+    }
+    text
+}
+
+/// The keys of `--set` and of configuration files, with what they take.
+pub fn keys() -> String {
+    let mut text = String::from("Keys of --set and of configuration files ([section] and name):\n");
+    for key in KEYS.iter().filter(|key| key.name != "version") {
+        text += &entry(key.name, 22, &format!("{} ({})", key.meaning, key.allowed));
+    }
+    text
+}
+
+/// A name of at most `column` columns, and beside it the text, wrapped at words.
+fn entry(name: &str, column: usize, text: &str) -> String {
+    let mut lines = format!("  {name:<column$}");
+    let mut used = column + 2;
+    for word in text.split_whitespace() {
+        if used + 1 + word.len() > WIDTH {
+            lines += &format!("\n{:width$}", "", width = column + 2);
+            used = column + 2;
+        }
+        lines += " ";
+        lines += word;
+        used += 1 + word.len();
+    }
+    lines + "\n"
+}
+
+/// What follows the options of `cigl train --help`.
+pub fn train() -> String {
+    format!("{TRAIN_EXAMPLES}\n\n{}\n{}", presets(), keys())
+}
+
+/// What follows the options of `cigl info --help`.
+pub fn info() -> String {
+    format!("{INFO_EXAMPLES}\n\n{}", presets())
+}
+
+/// Examples of the whole program.
+pub const EXAMPLES: &str = "\
+Examples:
+  cigl
+  cigl train --preset fashion-mnist --data ~/data --method rigl --method cigl
+  cigl eval runs/digits-cigl-0.9-s1
+  cigl train --help";
+
+/// Examples of `train`.
+pub const TRAIN_EXAMPLES: &str = "\
+Examples:
+  cigl train
+  cigl train --preset fashion-mnist --data ~/data --method rigl --method cigl
+  cigl train --preset cifar10-wrn22-2 --data ~/data --sparsity 0.95 --set train.epochs=1
+  cigl train --preset fashion-mini --set random_mask.keep=0.99 --set averaging.start=30 --seeds 3
+  cigl train --config mine.toml --out runs/mine
+  cigl train --out runs/mine --resume";
+
+/// Examples of `eval`.
+pub const EVAL_EXAMPLES: &str = "\
+Examples:
+  cigl eval runs/digits-cigl-0.9-s1
+  cigl eval runs/digits-cigl-0.9-s1 --split train --json
+  cigl eval runs/mine/checkpoint/model.safetensors --data ~/data --predictions test.npz";
+
+/// Examples of `predict`.
+pub const PREDICT_EXAMPLES: &str = "\
+Examples:
+  cigl predict runs/fashion-mini-cigl-0.9-s1 shoe.png shirt.png
+  cigl predict runs/mine/checkpoint/model.safetensors a.jpg b.jpg --out predictions.csv";
+
+/// Examples of `info`.
+pub const INFO_EXAMPLES: &str = "\
+Examples:
+  cigl info
+  cigl info --preset cifar10-wrn22-2 --sparsity 0.95 --json
+  cigl info --preset fashion-mini --plan";

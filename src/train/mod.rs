@@ -1,0 +1,3 @@
+//! The training of a network.
+
+pub mod schedule;
