@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod error;
 pub mod graph;
+pub mod model;
 pub mod nn;
 mod op;
 pub mod plan;

@@ -80,7 +80,7 @@ pub struct TrainArgs {
     /// Fraction of the weights that are zero, from 0 to below 1
     #[arg(long, value_name = "S", value_parser = sparsity)]
     pub sparsity: Option<f64>,
-    /// The seed of every random number; default: 1
+    /// The seed of every random number; default: 0
     #[arg(long, value_name = "N", conflicts_with = "seeds", value_parser = clap::value_parser!(u64).range(..=MAX_SEED))]
     pub seed: Option<u64>,
     /// Run this many seeds, from the configuration's seed on, and report mean and standard deviation

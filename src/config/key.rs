@@ -44,7 +44,7 @@ const BELOW_ONE: Allowed = Allowed::Number(Included(0.0), Excluded(1.0));
 
 const DATASETS: [&str; 6] = ["fashion-mnist", "mnist", "digits", "cifar10", "cifar100", "imagenet"];
 const NETWORKS: [&str; 8] =
-    ["mlp", "convnet", "resnet18", "resnet50", "resnet18-imagenet", "resnet50-imagenet", "wrn-22-2", "vgg16-bn"];
+    ["mlp", "small-convnet", "resnet18", "resnet50", "resnet18-imagenet", "resnet50-imagenet", "wrn22-2", "vgg16-bn"];
 
 macro_rules! keys {
     ($($name:literal $allowed:expr, $meaning:literal;)*) => {
@@ -92,7 +92,7 @@ pub const KEYS: &[Key] = keys! {
     "network.name" Allowed::Choice(&NETWORKS), "the network";
     "network.classes" Allowed::Integer(2), "number of logits; default: the data's classes";
     "network.hidden" Allowed::Integers, "widths of the MLP's hidden layers";
-    "network.dropout" BELOW_ONE, "dropout inside the blocks of wrn-22-2";
+    "network.dropout" BELOW_ONE, "dropout inside the blocks of wrn22-2";
     "sparse.distribution" Allowed::Choice(&["uniform", "er", "erk"]), "how the density is spread over the layers";
     "sparse.dense_first" Allowed::Flag, "leave the first convolution dense";
     "sparse.alpha" Allowed::Number(Included(0.0), Included(1.0)), "initial drop fraction";

@@ -191,7 +191,7 @@ impl Config {
             return error(format!("train.label_smoothing = 0: expected a number above 0 for {method}"));
         }
         if self.network.dropout > 0.0 && self.network.name != NetworkName::Wrn22_2 {
-            return error(format!("network.dropout = {}: only wrn-22-2 has dropout", self.network.dropout));
+            return error(format!("network.dropout = {}: only wrn22-2 has dropout", self.network.dropout));
         }
         if self.train.nesterov && self.train.momentum == 0.0 && self.train.optimizer == Optimizer::Sgd {
             return error("train.nesterov = true: expected train.momentum above 0".into());
@@ -400,7 +400,7 @@ mod tests {
             (&["method=rigl+ts"], ["data.validation = 0", "rigl+ts"]),
             (&["method=lottery"], ["sparse.mask_from is missing", "lottery"]),
             (&["method=rigl+mixup", "train.mixup=0"], ["train.mixup = 0", "above 0"]),
-            (&["network.dropout=0.3"], ["network.dropout = 0.3", "wrn-22-2"]),
+            (&["network.dropout=0.3"], ["network.dropout = 0.3", "wrn22-2"]),
             (&["train.momentum=0"], ["train.nesterov = true", "train.momentum"]),
             (&["averaging.start=41"], ["averaging.start = 41", "the last epoch is 40"]),
         ] {
