@@ -10,6 +10,7 @@ pub use amount::{Epoch, Steps};
 pub use method::{Ingredients, MaskUpdates, Method};
 pub use resolve::{Assignment, Settings};
 
+use crate::data::{Limits, Source};
 use crate::sparse::density::Distribution;
 use crate::sparse::schedule::DropSchedule;
 use crate::{Error, Result};
@@ -100,7 +101,7 @@ pub struct Train {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Data {
     /// The data set.
-    pub dataset: Dataset,
+    pub dataset: Source,
     /// The folder with the files, or a parent of it; without one, what the program embeds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dir: Option<PathBuf>,
@@ -283,26 +284,6 @@ choice! {
 }
 
 choice! {
-    /// The data sets that are known by name.
-    Dataset {
-        /// Fashion-MNIST, IDX files; the first 3,000 + 2,000 images are embedded.
-        FashionMnist,
-        /// MNIST, IDX files.
-        Mnist,
-        /// UCI optdigits, embedded.
-        Digits,
-        /// CIFAR-10, binary version.
-        #[serde(rename = "cifar10")]
-        Cifar10,
-        /// CIFAR-100, binary version.
-        #[serde(rename = "cifar100")]
-        Cifar100,
-        /// ImageNet-2012, a folder of images by class.
-        Imagenet,
-    }
-}
-
-choice! {
     /// The networks that are known by name.
     NetworkName {
         /// A multi-layer perceptron.
@@ -394,6 +375,12 @@ impl Config {
     /// The keep probability of the masked tensor `name` in training: 1 for a method without a random mask.
     pub fn keep(&self, name: &str) -> f64 {
         if self.ingredients().random_mask { self.random_mask.keep.of(name) } else { 1.0 }
+    }
+
+    /// How much of the data is used.
+    pub fn limits(&self) -> Limits {
+        let Data { train_limit, test_limit, validation, .. } = self.data;
+        Limits { train_limit, test_limit, validation }
     }
 
     /// Splits `available` training images (the file's) into those to train on, which come first, and for validation.

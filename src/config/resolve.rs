@@ -264,7 +264,8 @@ fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Dataset, Keep, Semantics};
+    use crate::config::{Keep, Semantics};
+    use crate::data::Source;
 
     fn resolve(preset: &str, set: &[&str]) -> Result<Config> {
         let set = set.iter().map(|text| Assignment::parse(text)).collect::<Result<Vec<_>>>()?;
@@ -347,7 +348,7 @@ mod tests {
         let config = Config::resolve(None, Some(&file), &set).unwrap();
         assert_eq!((config.seed, config.train.epochs, config.train.lr), (5, 7, 0.5));
         assert_eq!((config.train.weight_decay, config.random_mask.keep.default), (5e-4, 0.95));
-        assert_eq!((config.data.dataset, config.preset.as_deref()), (Dataset::FashionMnist, Some("fashion-mini")));
+        assert_eq!((config.data.dataset, config.preset.as_deref()), (Source::FashionMnist, Some("fashion-mini")));
     }
 
     #[test]

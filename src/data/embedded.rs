@@ -13,6 +13,9 @@ macro_rules! embedded {
     };
 }
 
+/// Training and test images of Fashion-MNIST that are embedded.
+pub(super) const FASHION_LEN: [usize; 2] = [3000, 2000];
+
 /// The first 3,000 training and 2,000 test images of Fashion-MNIST, 28x28.
 pub(super) fn fashion() -> Result<TrainTest> {
     let read = |images: (&Path, &[u8]), labels| {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cifar::{self, Record};
 use super::published::{self, Published};
-use super::{Dataset, ImageShape, Normalisation, TrainTest, embedded, folder, idx, image_file};
+use super::{Augmentation, Dataset, ImageShape, Limits, Normalisation, TrainTest, embedded, folder, idx, image_file};
 use crate::{Error, Result};
 
 /// A data set known by name.
@@ -17,10 +17,7 @@ use crate::{Error, Result};
 pub enum Source {
     /// UCI's handwritten digits, embedded.
     Digits,
-    /// The embedded head of Fashion-MNIST (3,000 + 2,000); with a folder, the real files.
-    #[serde(rename = "fashion-mini")]
-    FashionMini,
-    /// Fashion-MNIST, 60,000 + 10,000 in IDX files.
+    /// Fashion-MNIST, 60,000 + 10,000 in IDX files; the first 3,000 + 2,000 are embedded.
     #[serde(rename = "fashion-mnist")]
     FashionMnist,
     /// MNIST, 60,000 + 10,000 in IDX files.
@@ -48,18 +45,19 @@ pub(super) fn names(names: &[&str]) -> Vec<String> {
 
 impl Source {
     /// Reads the whole set from `dir`: the folder with its files, or a parent of the folder that usually holds them
-    /// (`cifar10`, `fashion-mnist` ...). The embedded sets need none.
+    /// (`cifar10`, `fashion-mnist` ...). The digits need none, nor does Fashion-MNIST as far as `limits` stay within what is
+    /// embedded of it.
     ///
     /// A missing or broken file is an [`Error::File`] naming it, what was expected and where to get it; a needed folder that
     /// is not given, or one given to the digits, an [`Error::Usage`].
-    pub fn load(self, dir: Option<&Path>) -> Result<TrainTest> {
+    pub fn load(self, dir: Option<&Path>, limits: Limits) -> Result<TrainTest> {
         let published = match (self, dir) {
             (Source::Digits, None) => return embedded::digits(),
-            (Source::FashionMini, None) => return embedded::fashion(),
+            (Source::FashionMnist, None) if limits.within(embedded::FASHION_LEN) => return embedded::fashion(),
             (Source::Digits, Some(_)) => {
                 return Err(Error::Usage("the digits are embedded in the program, expected no --data".into()));
             }
-            (Source::FashionMini | Source::FashionMnist, _) => &published::FASHION_MNIST,
+            (Source::FashionMnist, _) => &published::FASHION_MNIST,
             (Source::Mnist, _) => &published::MNIST,
             (Source::Cifar10, _) => &published::CIFAR10,
             (Source::Cifar100, _) => &published::CIFAR100,
@@ -67,7 +65,8 @@ impl Source {
         };
         let Some(dir) = dir else {
             let (title, advice) = (published.title, published.advice());
-            return Err(Error::Usage(format!("{title} is not embedded in the program, expected --data DIR; {advice}")));
+            let part = if self == Source::FashionMnist { "beyond its first 3,000 + 2,000 images " } else { "" };
+            return Err(Error::Usage(format!("{title} {part}is not embedded in the program, expected --data DIR; {advice}")));
         };
         if self == Source::ImageNet {
             let normalisation = Normalisation::new(255, &[0.485, 0.456, 0.406], &[0.229, 0.224, 0.225]);
@@ -81,6 +80,27 @@ impl Source {
         let check = |(path, contents): (&PathBuf, &Vec<u8>)| published.warning(path, contents);
         set.warnings = files.par_iter().zip(&contents).filter_map(check).collect();
         Ok(set)
+    }
+
+    /// What its recipe does to training images: nothing to gray ones.
+    pub fn augmentation(self) -> Augmentation {
+        match self {
+            Source::Digits | Source::FashionMnist | Source::Mnist => Augmentation::None,
+            Source::Cifar10 => Augmentation::PadCropFlip,
+            Source::Cifar100 | Source::ImageNet => Augmentation::ResizedCropFlip,
+        }
+    }
+
+    /// Its image shape, classes and published numbers of training and test images: what can be said without the files.
+    pub fn published(self) -> (ImageShape, usize, [usize; 2]) {
+        let shape = |channels, side| ImageShape { channels, height: side, width: side };
+        match self {
+            Source::Digits => (shape(1, 8), 10, [3823, 1797]),
+            Source::FashionMnist | Source::Mnist => (shape(1, 28), 10, [60_000, 10_000]),
+            Source::Cifar10 => (shape(3, 32), 10, [50_000, 10_000]),
+            Source::Cifar100 => (shape(3, 32), 100, [50_000, 10_000]),
+            Source::ImageNet => (shape(3, FOLDER_SIDE), 1000, [1_281_167, 50_000]),
+        }
     }
 
     /// Decodes one image file (PNG or JPEG) as an image of this set, u8 (C, H, W), for prediction.
@@ -112,7 +132,7 @@ impl Source {
             Ok(TrainTest { train: part(train, records)?, test: part(test, 10_000)?, warnings: vec![] })
         };
         match self {
-            Source::FashionMini | Source::FashionMnist => idx("fashion-mnist", &FASHION_NAMES, FASHION_NORMALISATION),
+            Source::FashionMnist => idx("fashion-mnist", &FASHION_NAMES, FASHION_NORMALISATION),
             Source::Mnist => idx("mnist", &DIGIT_NAMES, (0.1307, 0.3081)),
             Source::Cifar10 => {
                 let normalisation = Normalisation::new(255, &[0.4914, 0.4822, 0.4465], &[0.2023, 0.1994, 0.2010]);
@@ -214,7 +234,7 @@ mod tests {
     }
 
     fn message(source: Source, dir: &Path) -> String {
-        let message = source.load(Some(dir)).unwrap_err().to_string();
+        let message = source.load(Some(dir), Limits::default()).unwrap_err().to_string();
         assert!(!message.contains('\n'), "{message}");
         message
     }
@@ -224,7 +244,7 @@ mod tests {
         let parent = tempdir().unwrap();
         write_mnist(&parent.path().join("mnist"));
         for dir in [parent.path().to_path_buf(), parent.path().join("mnist")] {
-            let set = Source::Mnist.load(Some(&dir)).unwrap();
+            let set = Source::Mnist.load(Some(&dir), Limits::default()).unwrap();
             assert_eq!((set.train.labels(), set.test.labels()), (&[9, 8, 7][..], &[9, 8][..]));
             assert_eq!(set.train.image(2).unwrap()[..9], [2, 3, 4, 5, 6, 7, 8, 2, 3]);
             assert!(set.warnings.is_empty());
@@ -235,7 +255,7 @@ mod tests {
     fn a_file_with_another_checksum_is_read_and_warned_about() {
         let dir = mnist();
         gzip(&dir.path().join(IDX[3]));
-        let set = Source::FashionMnist.load(Some(dir.path())).unwrap();
+        let set = Source::FashionMnist.load(Some(dir.path()), Limits::default()).unwrap();
         assert_eq!(set.test.labels(), [9, 8]);
         let [warning] = &set.warnings[..] else { panic!("{:?}", set.warnings) };
         assert!(
@@ -317,7 +337,7 @@ mod tests {
         }
         let mut last = fs::OpenOptions::new().write(true).open(inner.join("data_batch_5.bin")).unwrap();
         last.write_all(&[7, 1]).unwrap();
-        let set = Source::Cifar10.load(Some(dir.path())).unwrap();
+        let set = Source::Cifar10.load(Some(dir.path()), Limits::default()).unwrap();
         assert_eq!((set.train.len(), set.test.len(), set.warnings.len()), (50_000, 10_000, 6));
         assert_eq!((set.train.labels()[40_000], set.train.image(40_000).unwrap()[..2].to_vec()), (7, vec![1, 0]));
         assert_eq!(set.train.class_names()[7], "horse");
@@ -331,22 +351,25 @@ mod tests {
 
     #[test]
     fn the_embedded_sets_need_no_folder_and_the_others_do() {
-        assert_eq!(Source::FashionMini.load(None).unwrap().train.len(), 3000);
-        assert_eq!(Source::Digits.load(None).unwrap().test.len(), 1797);
-        let error = Source::Cifar100.load(None).unwrap_err();
+        let limits = |train, test| Limits { train_limit: Some(train), test_limit: Some(test), validation: 0 };
+        assert_eq!(Source::FashionMnist.load(None, limits(100, 2000)).unwrap().train.len(), 3000);
+        let error = Source::FashionMnist.load(None, limits(6000, 2000)).unwrap_err().to_string();
+        assert!(error.contains("beyond its first 3,000 + 2,000 images"), "{error}");
+        assert_eq!(Source::Digits.load(None, Limits::default()).unwrap().test.len(), 1797);
+        let error = Source::Cifar100.load(None, Limits::default()).unwrap_err();
         assert!(matches!(&error, Error::Usage(m) if m.starts_with("CIFAR-100 is not embedded")), "{error}");
-        assert!(matches!(Source::Digits.load(Some(Path::new("."))), Err(Error::Usage(_))));
+        assert!(matches!(Source::Digits.load(Some(Path::new(".")), Limits::default()), Err(Error::Usage(_))));
     }
 
     #[test]
-    fn fashion_mini_with_a_folder_reads_the_real_files() {
-        assert_eq!(Source::FashionMini.load(Some(mnist().path())).unwrap().train.len(), 3);
+    fn with_a_folder_the_real_files_are_read() {
+        let limits = Limits { train_limit: Some(2), test_limit: Some(1), validation: 0 };
+        assert_eq!(Source::FashionMnist.load(Some(mnist().path()), limits).unwrap().train.len(), 3);
     }
 
     #[test]
     fn names_in_files_are_those_of_the_folders() {
         for (source, name) in [
-            (Source::FashionMini, "fashion-mini"),
             (Source::FashionMnist, "fashion-mnist"),
             (Source::Cifar100, "cifar100"),
             (Source::ImageNet, "imagenet"),

@@ -28,6 +28,13 @@ pub struct Limits {
     pub validation: usize,
 }
 
+impl Limits {
+    /// Whether at most these numbers of training and test images are asked for.
+    pub(super) fn within(&self, [train, test]: [usize; 2]) -> bool {
+        self.train_limit.is_some_and(|n| n <= train) && self.test_limit.is_some_and(|n| n <= test)
+    }
+}
+
 /// The three parts of a data set.
 #[derive(Clone, Debug)]
 pub struct Splits {

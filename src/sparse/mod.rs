@@ -3,3 +3,4 @@
 pub mod density;
 pub mod flops;
 pub mod schedule;
+pub mod snfs;

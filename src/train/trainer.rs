@@ -1,0 +1,425 @@
+//! The training loop's state machine: one call of [`Trainer::step`] is one batch.
+//!
+//! Everything random is a function of the seed and the step, so the state is the weights, the optimiser's moments, the masks, the
+//! average and a step number; restoring those restores the run to the bit.
+
+use std::time::Instant;
+
+use super::mask_update::MaskUpdater;
+use super::schedule::Timetable;
+use crate::backend::{Adam, Draw, Effective, Extent, Masking, Sgd, Span, StepState, Update};
+use crate::config::{Config, MaskUpdates, MaskedMomentum, Optimizer, Rescale, Semantics};
+use crate::data::batches::{self, Augment};
+use crate::data::{Augmentation, Dataset, Mixup, soft_targets};
+use crate::graph::{Mode, ParameterId, Role};
+use crate::model::Model;
+use crate::rng::Domain;
+use crate::Result;
+
+/// The share of a batch in batch norm's running statistics.
+const STATISTICS_MOMENTUM: f32 = 0.1;
+
+/// What one step did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepReport {
+    /// 0-based.
+    pub step: u64,
+    /// From 1.
+    pub epoch: u64,
+    /// Images in the batch.
+    pub images: usize,
+    /// Mean loss of the batch before the update.
+    pub loss: f32,
+    /// Images of the batch predicted right (under mixup: at the larger target).
+    pub correct: u32,
+    /// Learning rate; on a mask update the schedule's, though no optimiser step was made.
+    pub lr: f64,
+    /// The mask update of this step.
+    pub update: Option<MaskChange>,
+    /// Set on the last step of an epoch.
+    pub epoch_end: Option<EpochMeans>,
+    /// A snapshot entered the average (its number, from 1), or is to be kept for the ensemble.
+    pub snapshot: Option<u64>,
+}
+
+/// A mask update in numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MaskChange {
+    /// f(g); the share of active weights that each sparse layer drops. For pruning from dense, the share removed.
+    pub drop_fraction: f64,
+    /// Of the weights active after the update, the share that was active before.
+    pub overlap: f64,
+    /// Ones in M over maskable elements, after.
+    pub density: f64,
+}
+
+/// Means over the images of an epoch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EpochMeans {
+    /// Mean training loss.
+    pub loss: f64,
+    /// Mean training accuracy.
+    pub accuracy: f64,
+}
+
+/// Running sums of an epoch; part of the state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct EpochSums {
+    pub(super) loss: f64,
+    pub(super) correct: u64,
+    pub(super) images: u64,
+}
+
+/// What is kept beside each trainable parameter.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moments {
+    pub(super) id: ParameterId,
+    /// Momentum, or Adam's first moment.
+    pub(super) velocity: Span,
+    /// Adam's second moment.
+    pub(super) second: Option<Span>,
+    /// The running mean of snapshots.
+    pub(super) average: Option<Span>,
+    /// What Z-dropped weights hold under the official semantics.
+    pub(super) leak: Option<Span>,
+}
+
+/// A run in progress.
+pub struct Trainer<'a> {
+    pub(super) config: &'a Config,
+    pub(super) timetable: Timetable,
+    pub(super) model: Model,
+    pub(super) moments: Vec<Moments>,
+    pub(super) step: u64,
+    /// Snapshots in the average.
+    pub(super) averaged: u64,
+    pub(super) epoch_sums: EpochSums,
+    train: &'a Dataset,
+    masks: MaskUpdater,
+    keep: Vec<f64>,
+    augmentation: Augmentation,
+    order: Option<(u64, Vec<u32>)>,
+    images: Vec<f32>,
+    labels: Vec<u32>,
+    targets: Vec<f32>,
+}
+
+impl<'a> Trainer<'a> {
+    /// Sets up a run on `model`, whose parameters and masks are then still to be set: by
+    /// [`start`](super::start::initialise) or from a checkpoint.
+    pub fn new(config: &'a Config, timetable: Timetable, mut model: Model, train: &'a Dataset) -> Result<Self> {
+        let names: Vec<String> = model.parameters().weights().map(|(_, p)| p.name.clone()).collect();
+        config.random_mask.keep.check_layers(&names.iter().map(String::as_str).collect::<Vec<_>>())?;
+        let keep = names.iter().map(|name| config.keep(name)).collect();
+        let parts = config.ingredients();
+        let trainable: Vec<(ParameterId, usize, Role)> = model
+            .parameters()
+            .iter()
+            .filter(|(_, p)| p.role.trainable())
+            .map(|(id, p)| (id, p.len(), p.role))
+            .collect();
+        let moments = trainable
+            .into_iter()
+            .map(|(id, len, role)| Moments {
+                id,
+                velocity: model.allocate(len),
+                second: (config.train.optimizer == Optimizer::Adam).then(|| model.allocate(len)),
+                average: parts.averaging.then(|| model.allocate(len)),
+                leak: (role == Role::Weight && leaks(config)).then(|| model.allocate(len)),
+            })
+            .collect();
+        let masks = MaskUpdater::new(config, &timetable);
+        let augmentation = if config.data.augment { config.data.dataset.augmentation() } else { Augmentation::None };
+        Ok(Trainer {
+            config,
+            timetable,
+            model,
+            moments,
+            step: 0,
+            averaged: 0,
+            epoch_sums: EpochSums::default(),
+            train,
+            masks,
+            keep,
+            augmentation,
+            order: None,
+            images: vec![],
+            labels: vec![],
+            targets: vec![],
+        })
+    }
+
+    /// The next step's number, from 0.
+    pub fn position(&self) -> u64 {
+        self.step
+    }
+
+    /// Whether all steps are done.
+    pub fn is_done(&self) -> bool {
+        self.step >= self.timetable.steps
+    }
+
+    /// The run's schedules.
+    pub fn timetable(&self) -> &Timetable {
+        &self.timetable
+    }
+
+    /// The network.
+    pub fn model(&mut self) -> &mut Model {
+        &mut self.model
+    }
+
+    /// Trains on the next batch.
+    pub fn step(&mut self) -> Result<StepReport> {
+        let g = self.step;
+        let epoch = self.timetable.epoch(g);
+        let batch = self.load_batch(g, epoch)?;
+        let lr = self.timetable.lr.at(g);
+        let updating = self.timetable.updates.contains(g);
+        self.force_masks(g)?;
+        let dense = self.config.ingredients().updates == MaskUpdates::Snfs
+            || (updating && self.config.ingredients().updates == MaskUpdates::Rigl);
+        let state = StepState {
+            seed: self.config.seed,
+            step: g as u32,
+            statistics_momentum: STATISTICS_MOMENTUM,
+            extent: if dense { Extent::Dense } else { Extent::Active },
+        };
+        let seen = self.model.train_pass(&self.images, &self.targets, state)?;
+        // Sparse training updates masks instead of weights; pruning from dense does both.
+        if !updating || self.config.ingredients().updates == MaskUpdates::Gmp {
+            self.optimise(g, lr)?;
+        }
+        let update = if updating { Some(self.masks.update(&mut self.model, &self.moments, g)?) } else { None };
+        self.step += 1;
+        let snapshot = if self.timetable.snapshot_after(g) { Some(self.snapshot()?) } else { None };
+        Ok(StepReport {
+            step: g,
+            epoch,
+            images: batch,
+            loss: seen.loss,
+            correct: seen.correct,
+            lr,
+            update,
+            epoch_end: self.count(seen.loss, seen.correct, batch),
+            snapshot,
+        })
+    }
+
+    /// Fills images and targets; returns the number of images.
+    fn load_batch(&mut self, g: u64, epoch: u64) -> Result<usize> {
+        let (config, size) = (self.config, self.config.train.batch_size);
+        if self.order.as_ref().is_none_or(|(of, _)| *of != epoch) {
+            let order = batches::epoch_order(self.train.len(), config.seed, epoch as u32, config.data.shuffle);
+            self.order = Some((epoch, order));
+        }
+        let (_, order) = self.order.as_ref().expect("the epoch's order was just made");
+        let at = (g % self.timetable.steps_per_epoch) as usize;
+        let indices = &order[at * size..((at + 1) * size).min(order.len())];
+        let augment = Augment { kind: self.augmentation, seed: config.seed, epoch: epoch as u32 };
+        self.images.resize(indices.len() * self.train.shape().elements(), 0.0);
+        self.labels.resize(indices.len(), 0);
+        batches::fill(self.train, indices, augment, &mut self.images, &mut self.labels)?;
+        let mixup = match config.train.mixup {
+            0.0 => None,
+            alpha => Some(Mixup::draw(config.seed, g as u32, alpha, indices.len())?),
+        };
+        if let Some(mixup) = &mixup {
+            mixup.mix(&mut self.images);
+        }
+        self.targets.resize(indices.len() * self.model.classes(), 0.0);
+        let smoothing = config.train.label_smoothing;
+        soft_targets(&self.labels, self.model.classes(), smoothing, mixup.as_ref(), &mut self.targets)?;
+        Ok(indices.len())
+    }
+
+    /// Forms the weights of this step's passes.
+    fn force_masks(&mut self, g: u64) -> Result<()> {
+        if !self.config.ingredients().random_mask {
+            return self.model.use_deterministic_weights();
+        }
+        if leaks(self.config) {
+            // The released code's network still holds what the last update left under the mask of that update.
+            let Some(last) = self.last_optimiser_step(g) else { return self.model.use_deterministic_weights() };
+            self.draw(last)?;
+            let leaks = self.leaks();
+            return self.model.backend().effective_weights(Effective::Leaky, &leaks);
+        }
+        self.draw(g)?;
+        self.model.backend().effective_weights(Effective::Random, &[])
+    }
+
+    fn draw(&mut self, g: u64) -> Result<()> {
+        let inverted = self.config.random_mask.rescale == Rescale::Inverted;
+        let draw = Draw { seed: self.config.seed, domain: Domain::RandomMask, step: g as u32, keep: &self.keep, inverted };
+        self.model.backend().random_mask(&draw)
+    }
+
+    /// The last step before `g` that moved the weights.
+    fn last_optimiser_step(&self, g: u64) -> Option<u64> {
+        (0..g).rev().find(|&s| !self.timetable.updates.contains(s))
+    }
+
+    fn leaks(&self) -> Vec<Span> {
+        self.moments.iter().filter_map(|m| m.leak).collect()
+    }
+
+    fn optimise(&mut self, g: u64, lr: f64) -> Result<()> {
+        let train = &self.config.train;
+        if leaks(self.config) {
+            self.draw(g)?;
+        }
+        let updates: Vec<Update> = self
+            .moments
+            .iter()
+            .map(|m| {
+                let parameter = &self.model.parameters()[m.id];
+                let decays = parameter.dims.len() > 1 || train.decay_biases;
+                Update {
+                    value: self.model.value(m.id),
+                    grad: self.model.gradient(m.id),
+                    velocity: m.velocity,
+                    masked: self.model.weight(m.id).map(|weight| (weight, self.masking(m))),
+                    weight_decay: if decays { train.weight_decay as f32 } else { 0.0 },
+                }
+            })
+            .collect();
+        match train.optimizer {
+            Optimizer::Sgd => {
+                let rule = Sgd { lr: lr as f32, momentum: train.momentum as f32, nesterov: train.nesterov };
+                self.model.backend().sgd(rule, &updates)
+            }
+            Optimizer::Adam => {
+                let skipped = match self.config.ingredients().updates {
+                    MaskUpdates::Gmp => 0,
+                    _ => self.timetable.updates.count(g),
+                };
+                let rule = Adam {
+                    lr: lr as f32,
+                    betas: [train.momentum as f32, train.adam_beta2 as f32],
+                    epsilon: train.adam_epsilon as f32,
+                    t: g + 1 - skipped,
+                };
+                let second: Vec<Span> = self.moments.iter().filter_map(|m| m.second).collect();
+                self.model.backend().adam(rule, &updates, &second)
+            }
+        }
+    }
+
+    /// How Z enters the update of a masked weight.
+    fn masking(&self, moments: &Moments) -> Masking {
+        let parts = self.config.ingredients();
+        match (parts.random_mask, moments.leak) {
+            (true, Some(leak)) => Masking::Leaky(leak),
+            (true, None) => match self.config.random_mask.momentum {
+                MaskedMomentum::Frozen => Masking::Frozen,
+                MaskedMomentum::Decay => Masking::Decay,
+            },
+            (false, _) if parts.updates == MaskUpdates::Snfs => Masking::DenseMomentum,
+            (false, _) => Masking::Deterministic,
+        }
+    }
+
+    /// The weights that a sample of the network has now: what the average takes in.
+    pub(super) fn sampled(&self) -> Effective {
+        match (self.config.ingredients().random_mask, leaks(self.config)) {
+            (false, _) => Effective::Deterministic,
+            (true, false) => Effective::Random,
+            (true, true) => Effective::Leaky,
+        }
+    }
+
+    /// Takes a snapshot into the average, or counts one that is kept for the ensemble.
+    fn snapshot(&mut self) -> Result<u64> {
+        let which = self.sampled();
+        for m in &self.moments {
+            if let Some(average) = m.average {
+                let masked = self.model.weight(m.id).map(|weight| (weight, which, m.leak));
+                let value = self.model.value(m.id);
+                self.model.backend().average(value, masked, average, self.averaged as u32)?;
+            }
+        }
+        self.averaged += 1;
+        Ok(self.averaged)
+    }
+
+    fn count(&mut self, loss: f32, correct: u32, images: usize) -> Option<EpochMeans> {
+        let sums = &mut self.epoch_sums;
+        sums.loss += f64::from(loss) * images as f64;
+        sums.correct += u64::from(correct);
+        sums.images += images as u64;
+        self.step.is_multiple_of(self.timetable.steps_per_epoch).then(|| {
+            let EpochSums { loss, correct, images } = std::mem::take(sums);
+            EpochMeans { loss: loss / images as f64, accuracy: correct as f64 / images as f64 }
+        })
+    }
+
+    /// Turns the trained network into the result: the average in place of the last weights, where there is one, with batch-norm
+    /// statistics re-estimated. `progress` is told the images done.
+    pub fn finish(&mut self, progress: &mut dyn FnMut(usize)) -> Result<()> {
+        if self.config.ingredients().averaging && self.averaged > 0 {
+            for m in self.moments.clone() {
+                let Some(average) = m.average else { continue };
+                let mut values = self.model.backend().read(average)?;
+                if let (Some(weight), true) = (self.model.weight(m.id), self.config.averaging.reprune) {
+                    let kept = self.model.mask(weight.layer)?.count();
+                    let mask = super::mask_update::largest(&values, kept);
+                    values.iter_mut().enumerate().filter(|(i, _)| !mask.get(*i)).for_each(|(_, v)| *v = 0.0);
+                    self.model.backend().write_mask(weight.layer, &mask)?;
+                }
+                let value = self.model.value(m.id);
+                self.model.backend().write(value, &values)?;
+            }
+            self.reestimate(progress)?;
+        } else if leaks(self.config) {
+            // Outside M the released code may hold stale values; the result is M W.
+            for m in self.moments.clone() {
+                if let Some(weight) = self.model.weight(m.id) {
+                    let mask = self.model.mask(weight.layer)?;
+                    let mut values = self.model.backend().read(weight.value)?;
+                    values.iter_mut().enumerate().filter(|(i, _)| !mask.get(*i)).for_each(|(_, v)| *v = 0.0);
+                    self.model.backend().write(weight.value, &values)?;
+                }
+            }
+        }
+        self.model.use_deterministic_weights()
+    }
+
+    /// One pass over the training images, ordered and augmented as the epoch after the last would be, that replaces the running
+    /// statistics by the sample-weighted mean of the batches'.
+    fn reestimate(&mut self, progress: &mut dyn FnMut(usize)) -> Result<()> {
+        self.model.use_deterministic_weights()?;
+        let (config, epoch) = (self.config, self.timetable.epochs as u32 + 1);
+        let order = batches::epoch_order(self.train.len(), config.seed, epoch, config.data.shuffle);
+        let augment = Augment { kind: self.augmentation, seed: config.seed, epoch };
+        let mut seen = 0;
+        for indices in batches::batches(&order, config.train.batch_size, config.data.drop_last) {
+            self.images.resize(indices.len() * self.train.shape().elements(), 0.0);
+            self.labels.resize(indices.len(), 0);
+            batches::fill(self.train, indices, augment, &mut self.images, &mut self.labels)?;
+            seen += indices.len();
+            // A momentum of n_b / (images so far) makes the running value the weighted mean of all batches so far.
+            let state = StepState {
+                seed: config.seed,
+                step: 0,
+                statistics_momentum: (indices.len() as f64 / seen as f64) as f32,
+                extent: Extent::Active,
+            };
+            self.model.forward(Mode::Reestimate, &self.images, state)?;
+            progress(seen);
+        }
+        Ok(())
+    }
+
+    /// Images a second of training over the next `steps` steps, for an estimate; the steps count.
+    pub fn timed_step(&mut self) -> Result<(StepReport, f64)> {
+        let start = Instant::now();
+        let report = self.step()?;
+        Ok((report, start.elapsed().as_secs_f64()))
+    }
+}
+
+/// Whether Z-dropped weights leak, as in the released code.
+fn leaks(config: &Config) -> bool {
+    config.ingredients().random_mask && config.random_mask.semantics == Semantics::Official
+}
