@@ -1,5 +1,6 @@
 //! Sparse neural networks that know when they don't know.
 
+pub mod calibration;
 pub mod error;
 pub mod rng;
 
