@@ -2,6 +2,7 @@
 
 pub mod calibration;
 pub mod error;
+pub mod report;
 pub mod rng;
 
 pub use error::{Error, Result};

@@ -66,7 +66,7 @@ pub fn argmax(values: &[f32]) -> usize {
     best
 }
 
-/// -log softmax(logits)[label] by log-sum-exp in f64: max - z_label + ln(1 + sum over the others of exp(z - max)).
+/// `-log softmax(logits)[label]` by log-sum-exp in f64: max - z_label + ln(1 + sum over the others of exp(z - max)).
 ///
 /// Taking the largest term out of the logarithm keeps the digits of confident rows, whose loss is far below 1.
 /// `temperature` divides the logits first. A label whose logit is -infinity gives infinity.

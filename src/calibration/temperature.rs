@@ -14,7 +14,7 @@ const HALVINGS: usize = 50;
 
 /// The temperature in [`BRACKET`] that minimises the NLL of logits, row-major (N, C), against N labels.
 ///
-/// The NLL is convex in 1 / T, with derivative mean(E_p[z] - z_y) under p = softmax(z / T); its only sign change is found
+/// The NLL is convex in 1 / T, with derivative `mean(E_p[z] - z_y)` under p = softmax(z / T); its only sign change is found
 /// by halving the bracket of log T. It cannot diverge: on separable data, where the NLL falls to 0 with T, and on data
 /// worse than chance the answer is the bracket's end.
 ///
@@ -52,7 +52,7 @@ pub fn apply(logits: &mut [f32], temperature: f64) {
     }
 }
 
-/// The derivative of the summed NLL by 1 / T: sum over the rows of E_p[z] - z_y.
+/// The derivative of the summed NLL by 1 / T: sum over the rows of `E_p[z] - z_y`.
 fn over_confidence(logits: &[f32], labels: &[u32], classes: usize, temperature: f64) -> f64 {
     let row_excess = |(row, &label): (&[f32], &u32)| {
         let max = f64::from(row[argmax(row)]);
