@@ -6,6 +6,9 @@ use crate::{Error, Result};
 /// How far the probabilities of a row may be from adding up to 1: files often hold three decimals of many classes.
 const SUM_TOLERANCE: f64 = 0.01;
 
+/// How far above 1 a probability may be: softmaxes in f32 round to 1.0000001. It then counts as 1.
+const ROUNDING: f32 = 1e-5;
+
 /// A classifier's outputs for N samples and C classes, row-major (N, C).
 #[derive(Clone, Copy, Debug)]
 pub enum Scores<'a> {
@@ -61,7 +64,7 @@ impl<'a> Scores<'a> {
                     }
                 }
                 Scores::Probs(_) => {
-                    if let Some(p) = scores.iter().find(|p| !(0.0..=1.0).contains(*p)) {
+                    if let Some(p) = scores.iter().find(|p| !(0.0..=1.0 + ROUNDING).contains(*p)) {
                         return fail(format!(
                             "row {row} holds {p}, expected probabilities in 0..1 (are these logits?)"
                         ));
@@ -87,7 +90,7 @@ impl<'a> Scores<'a> {
                     (&buffer[..], nll(scores, label, 1.0))
                 }
                 // ln 0 is -infinity, hence an infinite loss; + 0.0 turns the -0 of a certain row into 0.
-                Scores::Probs(_) => (scores, -f64::from(scores[label]).ln() + 0.0),
+                Scores::Probs(_) => (scores, -f64::from(scores[label].min(1.0)).ln() + 0.0),
             };
             // Ranks come from the scores as given: two logits may differ and round to the same probability.
             let prediction = argmax(scores);
@@ -97,7 +100,7 @@ impl<'a> Scores<'a> {
             let brier = (probs.iter().enumerate())
                 .map(|(k, &p)| (f64::from(p) - f64::from(u8::from(k == label))).powi(2))
                 .sum();
-            let (confidence, correct, top5) = (probs[prediction], prediction == label, ahead < 5);
+            let (confidence, correct, top5) = (probs[prediction].min(1.0), prediction == label, ahead < 5);
             visit(row, probs, Outcome { confidence, correct, top5, nll, brier });
         }
     }
@@ -131,6 +134,14 @@ mod tests {
     fn a_zero_probability_of_the_label_is_an_infinite_loss_and_a_certain_one_none() {
         assert_eq!(outcome(Scores::Probs(&[1.0, 0.0]), 1, 2).nll, f64::INFINITY);
         assert_eq!(outcome(Scores::Probs(&[1.0, 0.0]), 0, 2).nll.to_bits(), 0);
+    }
+
+    #[test]
+    fn a_probability_that_rounded_to_more_than_one_counts_as_one() {
+        let probs = [1.0f32.next_up(), 0.0];
+        Scores::Probs(&probs).check(&[0], 2).unwrap();
+        let row = outcome(Scores::Probs(&probs), 0, 2);
+        assert_eq!((row.confidence, row.nll), (1.0, 0.0));
     }
 
     #[test]

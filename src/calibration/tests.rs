@@ -147,6 +147,21 @@ fn accuracy_intervals_have_the_binomials_width() {
     assert_eq!(intervals.ci95_method, Some(Method::Samples));
 }
 
+// 40 sets of a model that claims .9 and holds .8, so that its ECE is .1: nineteen in twenty intervals should hold that, and
+// below 32 of 40 has a chance of one in 7,000.
+#[test]
+fn intervals_of_ece_hold_the_true_value() {
+    let holds = |seed: &u32| {
+        let mut stream = Stream::new(u64::from(*seed), Domain::Bootstrap, 0, 5);
+        let labels: Vec<u32> = (0..400).map(|_| u32::from(stream.uniform() > 0.8)).collect();
+        let options = Options { intervals: true, seed: 1 };
+        let found = evaluate(Scores::Probs(&[0.9, 0.1].repeat(400)), &labels, 2, &options).unwrap().metrics;
+        let [low, high] = found.intervals.ece_ci95.unwrap();
+        low < 0.1 && 0.1 < high && low < found.ece && found.ece < high
+    };
+    assert!((0..40).filter(holds).count() >= 32);
+}
+
 #[test]
 fn large_sets_are_resampled_by_cell_and_say_so() {
     let n = LARGE_N + 1;
