@@ -2,15 +2,17 @@
 
 pub mod backend;
 pub mod bitmask;
-pub mod data;
+pub mod calibration;
 pub mod cli;
 pub mod config;
+pub mod data;
 pub mod error;
 pub mod graph;
 pub mod model;
 pub mod nn;
 mod op;
 pub mod plan;
+pub mod report;
 pub mod rng;
 pub mod shape;
 pub mod sparse;

@@ -1,0 +1,280 @@
+//! One pass over predictions, in any order and any number of shards.
+
+use super::bins::Bins;
+use super::bootstrap::Intervals;
+use super::exact_sum::ExactSum;
+use super::metrics::{Gaps, Metrics};
+use super::reliability::{Reliability, Tally};
+use super::scores::{Outcome, Scores};
+use crate::{Error, Result};
+
+/// Everything the metrics need of the samples seen so far, but for those that need their order ([`super::evaluate`]).
+///
+/// Memory is O(classes x bins). Only integers are added, so any order of the samples and any split into merged shards
+/// gives the same bits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accumulator {
+    classes: usize,
+    n: u64,
+    correct: u64,
+    top5: u64,
+    nll: ExactSum,
+    brier: ExactSum,
+    standard: Vec<Tally>,
+    paper: Vec<Tally>,
+    /// Row-major (classes, bins): class k's own probability against [y = k].
+    one_vs_rest: Vec<ClassTally>,
+}
+
+/// One bin of one class's probability p against [y = k].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct ClassTally {
+    n: u64,
+    positives: u64,
+    p: ExactSum,
+    p_squared: ExactSum,
+    p_of_positives: ExactSum,
+}
+
+impl Accumulator {
+    /// An empty one for `classes` classes.
+    pub fn new(classes: usize) -> Self {
+        Accumulator {
+            classes,
+            n: 0,
+            correct: 0,
+            top5: 0,
+            nll: ExactSum::default(),
+            brier: ExactSum::default(),
+            standard: vec![Tally::default(); Bins::STANDARD.count],
+            paper: vec![Tally::default(); Bins::PAPER.count],
+            one_vs_rest: vec![ClassTally::default(); classes * Bins::STANDARD.count],
+        }
+    }
+
+    /// Number of samples seen.
+    pub fn n(&self) -> u64 {
+        self.n
+    }
+
+    /// Adds a batch of logits, row-major (N, C), and its N labels.
+    ///
+    /// # Errors
+    /// See [`Scores::check`]; nothing was added then.
+    pub fn add_logits(&mut self, logits: &[f32], labels: &[u32]) -> Result<()> {
+        self.add(Scores::Logits(logits), labels)
+    }
+
+    /// Adds a batch of probabilities, row-major (N, C), and its N labels.
+    ///
+    /// # Errors
+    /// See [`Scores::check`]; nothing was added then.
+    pub fn add_probs(&mut self, probs: &[f32], labels: &[u32]) -> Result<()> {
+        self.add(Scores::Probs(probs), labels)
+    }
+
+    /// Adds a batch of either kind.
+    ///
+    /// # Errors
+    /// See [`Scores::check`]; nothing was added then.
+    pub fn add(&mut self, scores: Scores, labels: &[u32]) -> Result<()> {
+        scores.check(labels, self.classes)?;
+        scores.for_each(labels, self.classes, |row, probs, outcome| self.add_row(probs, labels[row], &outcome));
+        Ok(())
+    }
+
+    pub(super) fn add_row(&mut self, probs: &[f32], label: u32, outcome: &Outcome) {
+        self.n += 1;
+        self.correct += u64::from(outcome.correct);
+        self.top5 += u64::from(outcome.top5);
+        self.nll.add(outcome.nll);
+        self.brier.add(outcome.brier);
+        self.standard[Bins::STANDARD.index(outcome.confidence)].add(outcome.confidence, outcome.correct);
+        self.paper[Bins::PAPER.index(outcome.confidence)].add(outcome.confidence, outcome.correct);
+        for ((k, &p), bins) in probs.iter().enumerate().zip(self.one_vs_rest.chunks_exact_mut(Bins::STANDARD.count)) {
+            let tally = &mut bins[Bins::STANDARD.index(p)];
+            let p = f64::from(p);
+            tally.n += 1;
+            tally.p.add(p);
+            tally.p_squared.add(p * p);
+            if k == label as usize {
+                tally.positives += 1;
+                tally.p_of_positives.add(p);
+            }
+        }
+    }
+
+    /// Adds the samples another one has seen.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when it is for another number of classes.
+    pub fn merge(&mut self, other: &Accumulator) -> Result<()> {
+        if self.classes != other.classes {
+            let detail = format!("cannot merge {} classes into {}", other.classes, self.classes);
+            return Err(Error::shape("calibration", detail));
+        }
+        self.n += other.n;
+        self.correct += other.correct;
+        self.top5 += other.top5;
+        self.nll += other.nll;
+        self.brier += other.brier;
+        for (ours, theirs) in self.standard.iter_mut().zip(&other.standard) {
+            ours.merge(theirs);
+        }
+        for (ours, theirs) in self.paper.iter_mut().zip(&other.paper) {
+            ours.merge(theirs);
+        }
+        for (ours, theirs) in self.one_vs_rest.iter_mut().zip(&other.one_vs_rest) {
+            ours.n += theirs.n;
+            ours.positives += theirs.positives;
+            ours.p += theirs.p;
+            ours.p_squared += theirs.p_squared;
+            ours.p_of_positives += theirs.p_of_positives;
+        }
+        Ok(())
+    }
+
+    /// Accuracy and confidence of each of the 15 bins.
+    pub fn reliability(&self) -> Reliability {
+        Reliability::new(Bins::STANDARD, &self.standard)
+    }
+
+    /// Every metric that needs no order: all but `ace`, `tace`, `aurc` and the intervals.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when no sample was added.
+    pub fn metrics(&self) -> Result<Metrics> {
+        if self.n == 0 {
+            return Err(Error::shape("calibration", "no samples, expected at least 1"));
+        }
+        let mean = |sum: f64| sum / self.n as f64;
+        let gaps = |tallies: &[Tally]| Gaps::of(tallies.iter().map(|t| (t.n, t.correct, t.surplus())));
+        let (standard, paper) = (gaps(&self.standard), gaps(&self.paper));
+        let parts = self.brier_parts();
+        Ok(Metrics {
+            n: self.n,
+            accuracy: mean(self.correct as f64),
+            top5: (self.classes >= 5).then(|| mean(self.top5 as f64)),
+            nll: mean(self.nll.value()),
+            nll_infinite: self.nll.infinite(),
+            brier: mean(self.brier.value()),
+            brier_reliability: parts.reliability,
+            brier_resolution: parts.resolution,
+            brier_uncertainty: parts.uncertainty,
+            brier_within_bin: parts.within_bin,
+            ece: standard.ece,
+            ece_10: paper.ece,
+            rmsce: standard.rmsce,
+            mce: standard.mce,
+            ace: None,
+            class_ece: self.class_ece(),
+            tace: None,
+            l2_debiased_sq: standard.l2_debiased_sq,
+            aurc: None,
+            intervals: Intervals::default(),
+        })
+    }
+
+    /// Mean over the classes of the binary ECE of p_k against [y = k].
+    fn class_ece(&self) -> f64 {
+        let total: f64 = self.one_vs_rest.iter().map(|tally| tally.p.below(tally.positives).abs()).sum();
+        total / self.n as f64 / self.classes as f64
+    }
+
+    /// Murphy's decomposition (1973) class by class, with the within-bin variance and covariance of Stephenson et al. (2008)
+    /// as one term, so that reliability - resolution + uncertainty + within-bin is the Brier score.
+    fn brier_parts(&self) -> BrierParts {
+        let mut parts = BrierParts::default();
+        let n = self.n as f64;
+        for bins in self.one_vs_rest.chunks_exact(Bins::STANDARD.count) {
+            let base_rate = bins.iter().map(|tally| tally.positives).sum::<u64>() as f64 / n;
+            parts.uncertainty += base_rate * (1.0 - base_rate);
+            for tally in bins.iter().filter(|tally| tally.n > 0) {
+                let weight = tally.n as f64 / n;
+                let (rate, forecast) = (tally.positives as f64 / tally.n as f64, tally.p.value() / tally.n as f64);
+                let mean_square = tally.p_squared.value() / tally.n as f64;
+                let mean_product = tally.p_of_positives.value() / tally.n as f64;
+                parts.reliability += weight * (forecast - rate).powi(2);
+                parts.resolution += weight * (rate - base_rate).powi(2);
+                let (variance, covariance) = (mean_square - forecast * forecast, mean_product - forecast * rate);
+                parts.within_bin += weight * (variance - 2.0 * covariance);
+            }
+        }
+        parts
+    }
+}
+
+#[derive(Default)]
+struct BrierParts {
+    reliability: f64,
+    resolution: f64,
+    uncertainty: f64,
+    within_bin: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn accumulate(logits: &[f32], labels: &[u32], classes: usize) -> Accumulator {
+        let mut accumulator = Accumulator::new(classes);
+        accumulator.add_logits(logits, labels).unwrap();
+        accumulator
+    }
+
+    fn samples(classes: usize) -> impl Strategy<Value = Vec<(Vec<f32>, u32)>> {
+        let row = prop::collection::vec(-9f32..9.0, classes);
+        prop::collection::vec((row, 0..classes as u32), 1..60)
+    }
+
+    fn columns(samples: &[(Vec<f32>, u32)]) -> (Vec<f32>, Vec<u32>) {
+        (samples.iter().flat_map(|s| s.0.clone()).collect(), samples.iter().map(|s| s.1).collect())
+    }
+
+    proptest! {
+        #[test]
+        fn order_and_shards_do_not_change_a_bit(samples in samples(6), cut in 0usize..60) {
+            let (logits, labels) = columns(&samples);
+            let whole = accumulate(&logits, &labels, 6);
+            let reversed: Vec<_> = samples.iter().rev().cloned().collect();
+            let (first, second) = reversed.split_at(cut.min(reversed.len()));
+            let mut merged = Accumulator::new(6);
+            for shard in [second, first] {
+                let (logits, labels) = columns(shard);
+                merged.merge(&accumulate(&logits, &labels, 6)).unwrap();
+            }
+            prop_assert_eq!(merged, whole);
+        }
+
+        #[test]
+        fn ece_is_at_most_rmsce_and_rmsce_at_most_mce(samples in samples(4)) {
+            let (logits, labels) = columns(&samples);
+            let metrics = accumulate(&logits, &labels, 4).metrics().unwrap();
+            prop_assert!(metrics.ece <= metrics.rmsce + 1e-12 && metrics.rmsce <= metrics.mce + 1e-12);
+        }
+
+        #[test]
+        fn the_parts_of_the_brier_score_add_up(samples in samples(5)) {
+            let (logits, labels) = columns(&samples);
+            let m = accumulate(&logits, &labels, 5).metrics().unwrap();
+            let sum = m.brier_reliability - m.brier_resolution + m.brier_uncertainty + m.brier_within_bin;
+            prop_assert!((sum - m.brier).abs() < 1e-8, "{} is not {}", sum, m.brier);
+        }
+    }
+
+    #[test]
+    fn merging_another_number_of_classes_is_an_error() {
+        let message = Accumulator::new(10).merge(&Accumulator::new(3)).unwrap_err().to_string();
+        assert!(message.contains("3 classes into 10"), "{message}");
+    }
+
+    #[test]
+    fn a_bad_batch_adds_nothing() {
+        let mut accumulator = Accumulator::new(2);
+        assert!(accumulator.add_logits(&[0.0, 1.0, 0.0, f32::NAN], &[0, 1]).is_err());
+        assert_eq!(accumulator, Accumulator::new(2));
+        assert!(accumulator.metrics().is_err());
+    }
+}

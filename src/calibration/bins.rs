@@ -1,0 +1,90 @@
+//! Equal-width confidence bins whose edges are f32 numbers, so that a sample's bin is never a matter of arithmetic.
+
+use serde::{Deserialize, Serialize};
+
+/// Which end of a bin belongs to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Closed {
+    /// (lo, hi], with 0 in the first bin: the usual ECE's (Guo et al. 2017).
+    #[serde(rename = "(lo, hi]")]
+    Right,
+    /// [lo, hi), with 1 in the last bin: that of the CigL paper's code.
+    #[serde(rename = "[lo, hi)")]
+    Left,
+}
+
+/// `count` equal-width bins over [0, 1].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bins {
+    /// Number of bins, at least 1.
+    pub count: usize,
+    /// Which end of a bin belongs to it.
+    pub closed: Closed,
+}
+
+impl Bins {
+    /// The usual ones: 15 bins (lo, hi].
+    pub const STANDARD: Bins = Bins { count: 15, closed: Closed::Right };
+    /// Those of the CigL paper's code: 10 bins [lo, hi).
+    pub const PAPER: Bins = Bins { count: 10, closed: Closed::Left };
+
+    /// Edge k of 0..=count: the f32 nearest to k / count.
+    pub fn edge(self, k: usize) -> f32 {
+        k as f32 / self.count as f32
+    }
+
+    /// The bin of a confidence in [0, 1], by comparison with the edges themselves.
+    pub fn index(self, confidence: f32) -> usize {
+        let below = |k: usize| match self.closed {
+            Closed::Right => self.edge(k) < confidence,
+            Closed::Left => self.edge(k) <= confidence,
+        };
+        // The product may be off by one near an edge; the edges decide.
+        let mut bin = ((confidence * self.count as f32) as usize).min(self.count - 1);
+        while bin > 0 && !below(bin) {
+            bin -= 1;
+        }
+        while bin + 1 < self.count && below(bin + 1) {
+            bin += 1;
+        }
+        bin
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_is_in_the_first_bin_and_one_in_the_last() {
+        for bins in [Bins::STANDARD, Bins::PAPER] {
+            assert_eq!((bins.index(0.0), bins.index(1.0)), (0, bins.count - 1));
+        }
+    }
+
+    #[test]
+    fn an_exact_edge_belongs_to_the_closed_side() {
+        for k in 1..15 {
+            let edge = k as f32 / 15.0;
+            assert_eq!(Bins::STANDARD.index(edge), k - 1, "{k}/15");
+            assert_eq!(Bins::STANDARD.index(edge.next_up()), k, "just above {k}/15");
+            assert_eq!(Bins::STANDARD.index(edge.next_down()), k - 1, "just below {k}/15");
+        }
+        for k in 1..10 {
+            let edge = k as f32 / 10.0;
+            assert_eq!(Bins::PAPER.index(edge), k, "{k}/10");
+            assert_eq!(Bins::PAPER.index(edge.next_down()), k - 1, "just below {k}/10");
+        }
+    }
+
+    #[test]
+    fn every_confidence_lies_between_its_bins_edges() {
+        for i in 1..100_000 {
+            let c = i as f32 / 100_000.0;
+            let (right, left) = (Bins::STANDARD, Bins::PAPER);
+            let (r, l) = (right.index(c), left.index(c));
+            assert!(right.edge(r) < c && c <= right.edge(r + 1));
+            assert!(left.edge(l) <= c && c < left.edge(l + 1));
+        }
+    }
+}

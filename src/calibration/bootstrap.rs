@@ -1,0 +1,283 @@
+//! Confidence intervals by resampling.
+
+use rand_core::TryRng;
+use rand_distr::{Binomial, Distribution};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::adaptive::equal_mass_gaps;
+use super::bins::Bins;
+use super::metrics::{Gaps, Metrics};
+use super::scores::Outcome;
+use crate::rng::{Domain, Stream};
+
+/// Number of resamples.
+pub const RESAMPLES: u32 = 1000;
+
+/// Above this many samples [`Method::Multinomial`] takes over.
+pub const LARGE_N: usize = 200_000;
+
+/// Equal-width confidence cells of the multinomial bootstrap, each split into right and wrong.
+const CELLS: usize = 4096;
+
+/// How the intervals were made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Method {
+    /// Samples drawn with replacement.
+    #[serde(rename = "basic bootstrap, 1000 resamples")]
+    Samples,
+    /// Above 200,000 samples: counts drawn over 4,096 confidence cells x correct. Intervals of metrics that are not
+    /// functions of (confidence, correct) are left out.
+    #[serde(rename = "basic multinomial bootstrap over 4096 confidence cells x correct, 1000 resamples")]
+    Multinomial,
+}
+
+/// 95 % intervals [low, high] of metrics, in the metrics' units.
+///
+/// Basic (reflected) bootstrap: with estimate t and the resamples' quantiles q, [2 t - q(97.5 %), 2 t - q(2.5 %)], cut to
+/// the metric's range (never below 0, `l2_debiased_sq` excepted). Resampled ECE is biased upwards, so the percentile
+/// interval would often lie wholly above the estimate; the reflected one undoes that.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Intervals {
+    /// Of `accuracy`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy_ci95: Option<[f64; 2]>,
+    /// Of `top5`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top5_ci95: Option<[f64; 2]>,
+    /// Of `nll`; left out when that is infinite.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nll_ci95: Option<[f64; 2]>,
+    /// Of `brier`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brier_ci95: Option<[f64; 2]>,
+    /// Of `ece`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ece_ci95: Option<[f64; 2]>,
+    /// Of `ece_10`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ece_10_ci95: Option<[f64; 2]>,
+    /// Of `rmsce`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rmsce_ci95: Option<[f64; 2]>,
+    /// Of `mce`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mce_ci95: Option<[f64; 2]>,
+    /// Of `ace`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ace_ci95: Option<[f64; 2]>,
+    /// Of `l2_debiased_sq`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub l2_debiased_sq_ci95: Option<[f64; 2]>,
+    /// How they were made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ci95_method: Option<Method>,
+}
+
+/// What resampling draws: one sample, or all samples of a confidence cell by their mean confidence.
+#[derive(Clone, Copy)]
+struct Cell {
+    outcome: Outcome,
+    confidence: f64,
+    standard: usize,
+    paper: usize,
+}
+
+impl Cell {
+    fn new(outcome: Outcome, confidence: f64) -> Self {
+        let rounded = confidence as f32;
+        Cell { outcome, confidence, standard: Bins::STANDARD.index(rounded), paper: Bins::PAPER.index(rounded) }
+    }
+}
+
+/// The resampled quantities, in [`Intervals`]' order.
+type Statistics = [f64; 10];
+
+/// Intervals of `metrics`, whose samples' outcomes are given in any order. Resample r draws from the stream (seed,
+/// [`Domain::Bootstrap`], r) over the sorted outcomes, so neither their order nor the thread count changes a bit.
+pub(super) fn intervals(mut outcomes: Vec<Outcome>, metrics: &Metrics, seed: u64) -> Intervals {
+    outcomes.sort_unstable_by(|a, b| {
+        (a.confidence.total_cmp(&b.confidence))
+            .then(a.correct.cmp(&b.correct))
+            .then(a.nll.total_cmp(&b.nll))
+            .then(a.brier.total_cmp(&b.brier))
+            .then(a.top5.cmp(&b.top5))
+    });
+    let method = if outcomes.len() > LARGE_N { Method::Multinomial } else { Method::Samples };
+    let (cells, counts) = match method {
+        Method::Samples => (outcomes.iter().map(|o| Cell::new(*o, f64::from(o.confidence))).collect(), Vec::new()),
+        Method::Multinomial => confidence_cells(&outcomes),
+    };
+    let n = outcomes.len() as u64;
+    let resamples: Vec<Statistics> = (0..RESAMPLES)
+        .into_par_iter()
+        .map(|r| {
+            let mut stream = Stream::new(seed, Domain::Bootstrap, r, 0);
+            let drawn = match method {
+                Method::Samples => draw_samples(cells.len(), &mut stream),
+                Method::Multinomial => draw_multinomial(&counts, n, stream),
+            };
+            statistics(&cells, &drawn, n)
+        })
+        .collect();
+    // Of the cells themselves, since resamples scatter around that: equal to the metrics when a cell is a sample.
+    let centre = match method {
+        Method::Samples => statistics(&cells, &vec![1; cells.len()], n),
+        Method::Multinomial => statistics(&cells, &counts, n),
+    };
+    let interval = |at: usize, estimate: Option<f64>, range: [f64; 2]| {
+        let mut drawn: Vec<f64> = resamples.iter().map(|statistics| statistics[at]).collect();
+        drawn.sort_unstable_by(f64::total_cmp);
+        let estimate = estimate.filter(|value| value.is_finite())?;
+        let bound = |q: f64| (estimate + centre[at] - quantile(&drawn, q)).clamp(range[0], range[1]);
+        Some([bound(0.975), bound(0.025)])
+    };
+    const FRACTION: [f64; 2] = [0.0, 1.0];
+    let by_sample = |at, estimate, range| (method == Method::Samples).then(|| interval(at, estimate, range)).flatten();
+    Intervals {
+        accuracy_ci95: interval(0, Some(metrics.accuracy), FRACTION),
+        top5_ci95: by_sample(1, metrics.top5, FRACTION),
+        nll_ci95: by_sample(2, Some(metrics.nll), [0.0, f64::INFINITY]),
+        brier_ci95: by_sample(3, Some(metrics.brier), [0.0, 2.0]),
+        ece_ci95: interval(4, Some(metrics.ece), FRACTION),
+        ece_10_ci95: interval(5, Some(metrics.ece_10), FRACTION),
+        rmsce_ci95: interval(6, Some(metrics.rmsce), FRACTION),
+        mce_ci95: interval(7, Some(metrics.mce), FRACTION),
+        ace_ci95: interval(8, metrics.ace, FRACTION),
+        l2_debiased_sq_ci95: interval(9, metrics.l2_debiased_sq, [f64::NEG_INFINITY, f64::INFINITY]),
+        ci95_method: Some(method),
+    }
+}
+
+/// Sums up sorted outcomes by (confidence cell, correct): each cell at its mean confidence, and the cells' counts.
+fn confidence_cells(outcomes: &[Outcome]) -> (Vec<Cell>, Vec<u64>) {
+    let cell_of = |o: &Outcome| ((o.confidence * CELLS as f32) as usize).min(CELLS - 1);
+    let (mut cells, mut counts) = (Vec::new(), Vec::new());
+    for group in outcomes.chunk_by(|a, b| cell_of(a) == cell_of(b)) {
+        for correct in [false, true] {
+            let members = || group.iter().filter(|o| o.correct == correct);
+            let Some(first) = members().next() else { continue };
+            let count = members().count();
+            let mean = members().map(|o| f64::from(o.confidence)).sum::<f64>() / count as f64;
+            cells.push(Cell::new(*first, mean));
+            counts.push(count as u64);
+        }
+    }
+    (cells, counts)
+}
+
+/// How often each of `n` samples is drawn in `n` draws with replacement.
+fn draw_samples(n: usize, stream: &mut Stream) -> Vec<u64> {
+    let mut counts = vec![0; n];
+    for _ in 0..n {
+        counts[stream.below(n as u32) as usize] += 1;
+    }
+    counts
+}
+
+/// `n` draws over cells with probabilities counts / n: cell by cell a binomial of what is left.
+fn draw_multinomial(counts: &[u64], n: u64, stream: Stream) -> Vec<u64> {
+    let mut bits = Bits(stream);
+    let (mut draws, mut mass) = (n, n);
+    let draw = |&count: &u64| {
+        let share = count as f64 / mass as f64;
+        let binomial = Binomial::new(draws, share).expect("a count is at most the mass that is left");
+        let drawn = binomial.sample(&mut bits);
+        draws -= drawn;
+        mass -= count;
+        drawn
+    };
+    counts.iter().map(draw).collect()
+}
+
+/// The metrics of a resample: `counts[i]` copies of cell i, `n` in all.
+fn statistics(cells: &[Cell], counts: &[u64], n: u64) -> Statistics {
+    let mut standard = [(0u64, 0u64, 0f64); Bins::STANDARD.count];
+    let mut paper = [(0u64, 0u64, 0f64); Bins::PAPER.count];
+    let (mut correct, mut top5, mut nll, mut brier) = (0, 0, 0.0, 0.0);
+    for (cell, &copies) in cells.iter().zip(counts).filter(|(_, copies)| **copies > 0) {
+        let hits = if cell.outcome.correct { copies } else { 0 };
+        let surplus = hits as f64 - copies as f64 * cell.confidence;
+        for bin in [&mut standard[cell.standard], &mut paper[cell.paper]] {
+            *bin = (bin.0 + copies, bin.1 + hits, bin.2 + surplus);
+        }
+        correct += hits;
+        top5 += if cell.outcome.top5 { copies } else { 0 };
+        nll += copies as f64 * cell.outcome.nll;
+        brier += copies as f64 * cell.outcome.brier;
+    }
+    let sorted = cells.iter().zip(counts).map(|(cell, &copies)| (cell.confidence, cell.outcome.correct, copies));
+    let ace = equal_mass_gaps(sorted, n);
+    let (standard, paper) = (Gaps::of(standard.into_iter()), Gaps::of(paper.into_iter()));
+    let mean = |sum: f64| sum / n as f64;
+    [
+        mean(correct as f64),
+        mean(top5 as f64),
+        mean(nll),
+        mean(brier),
+        standard.ece,
+        paper.ece,
+        standard.rmsce,
+        standard.mce,
+        mean(ace),
+        standard.l2_debiased_sq.unwrap_or(0.0),
+    ]
+}
+
+/// The q-quantile of sorted values, linear between neighbours.
+fn quantile(sorted: &[f64], q: f64) -> f64 {
+    let at = q * (sorted.len() - 1) as f64;
+    let (low, share) = (at.floor() as usize, at.fract());
+    let high = (low + 1).min(sorted.len() - 1);
+    sorted[low] + share * (sorted[high] - sorted[low])
+}
+
+/// Lends a stream to `rand_distr`.
+struct Bits(Stream);
+
+impl TryRng for Bits {
+    type Error = std::convert::Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
+        Ok(self.0.bits())
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
+        let (high, low) = (u64::from(self.0.bits()), u64::from(self.0.bits()));
+        Ok(high << 32 | low)
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Self::Error> {
+        for chunk in bytes.chunks_mut(4) {
+            chunk.copy_from_slice(&self.0.bits().to_le_bytes()[..chunk.len()]);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_lie_between_neighbours() {
+        let values = [0.0, 1.0, 2.0, 3.0, 10.0];
+        assert_eq!([quantile(&values, 0.0), quantile(&values, 0.5), quantile(&values, 1.0)], [0.0, 2.0, 10.0]);
+        assert!((quantile(&values, 0.975) - 9.3).abs() < 1e-12);
+    }
+
+    #[test]
+    fn multinomial_counts_add_up_and_have_the_right_mean_and_variance() {
+        let counts = [100, 3000, 1, 899];
+        let draws: Vec<Vec<u64>> =
+            (0..2000).map(|r| draw_multinomial(&counts, 4000, Stream::new(5, Domain::Bootstrap, r, 0))).collect();
+        assert!(draws.iter().all(|d| d.iter().sum::<u64>() == 4000));
+        for (k, &count) in counts.iter().enumerate() {
+            let mean = draws.iter().map(|d| d[k] as f64).sum::<f64>() / 2000.0;
+            let variance = draws.iter().map(|d| (d[k] as f64 - mean).powi(2)).sum::<f64>() / 1999.0;
+            let exact = count as f64 * (1.0 - count as f64 / 4000.0);
+            assert!((mean - count as f64).abs() < 5.0 * (exact / 2000.0).sqrt(), "cell {k}: mean {mean}");
+            assert!((variance / exact - 1.0).abs() < 0.25, "cell {k}: variance {variance}, expected {exact}");
+        }
+    }
+}

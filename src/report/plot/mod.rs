@@ -1,0 +1,18 @@
+//! Plots as SVG text. They stay legible without colour: what colour tells apart, fill, hatching or dashes do too.
+//!
+//! Each function returns a complete SVG document; [`super::png::render`] turns it into a PNG. Sizes are CSS pixels. Values
+//! that are not finite are left out, so a diverged run can still be drawn.
+
+mod chart;
+mod confidence;
+mod density;
+mod reliability;
+mod training;
+
+pub use confidence::confidence;
+pub use density::density;
+pub use reliability::{comparison, reliability};
+pub use training::{Line, Mark, Training, training};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,159 @@
+//! Every plot with data as a run gives them: words in their places, nothing cut, nothing overlapping.
+
+use resvg::usvg::{Group, Node, Rect, Tree};
+
+use super::*;
+use crate::calibration::{Evaluation, Options, Scores, evaluate};
+use crate::report::png;
+use crate::rng::{Domain, Stream};
+
+/// Predictions of ten classes that claim `excess` more than they hold.
+fn evaluation(n: u64, excess: f64) -> Evaluation {
+    let mut stream = Stream::new(1, Domain::Bootstrap, 0, 3);
+    let (mut probs, mut labels) = (Vec::new(), Vec::new());
+    for _ in 0..n {
+        let top = 1.0 - 0.75 * stream.uniform().powi(4);
+        let rest = (1.0 - top) / 9.0;
+        probs.extend((0..10).map(|k| if k == 0 { top as f32 } else { rest as f32 }));
+        let right = stream.uniform() < top - excess * (1.0 - (2.0 * top - 1.0).powi(4)) - excess / 4.0;
+        labels.push(if right { 0 } else { 1 + stream.below(9) });
+    }
+    evaluate(Scores::Probs(&probs), &labels, 10, &Options { intervals: true, seed: 1 }).unwrap()
+}
+
+fn curves() -> Training {
+    let mut stream = Stream::new(2, Domain::Bootstrap, 0, 4);
+    let steps = 920;
+    let loss = |step: f64| 0.25 + 2.0 * (-step / 150.0).exp();
+    let noisy = (0..steps).map(f64::from).map(|step| (step, loss(step) * (1.0 + 0.15 * stream.normal()))).collect();
+    let epochs = || (1..=40).map(|epoch| f64::from(23 * epoch));
+    let line = |name: &str, points| Line { name: name.into(), points };
+    Training {
+        loss: vec![line("training batch", noisy), line("test", epochs().map(|s| (s, loss(s) + 0.3)).collect())],
+        accuracy: vec![
+            line("training batch", epochs().map(|s| (s, 0.93 - 0.5 * (-s / 200.0).exp())).collect()),
+            line("test", epochs().map(|s| (s, 0.83 - 0.4 * (-s / 200.0).exp())).collect()),
+        ],
+        learning_rate: (0..steps).map(f64::from).map(|s| (s, 0.1 * 0.5f64.powf((s / 230.0).floor()))).collect(),
+        marks: vec![
+            Mark { step: 690.0, name: "last mask update".into() },
+            Mark { step: 736.0, name: "averaging".into() },
+        ],
+    }
+}
+
+fn layers() -> Vec<(String, f64)> {
+    let mut layers = vec![("conv1.weight".to_string(), 1.0)];
+    for (stage, blocks) in [3, 4, 6, 3].into_iter().enumerate() {
+        for block in 0..blocks {
+            for (conv, density) in [(1, 0.43), (2, 0.084), (3, 0.33)] {
+                layers.push((format!("layer{}.{block}.conv{conv}.weight", stage + 1), density / (stage + 1) as f64));
+            }
+            if block == 0 {
+                layers.push((format!("layer{}.0.downsample.0.weight", stage + 1), 0.0014));
+            }
+        }
+    }
+    layers.push(("fc.weight".into(), 0.483));
+    layers
+}
+
+fn plots() -> Vec<(&'static str, String)> {
+    let (rigl, cigl) = (evaluation(2000, 0.1), evaluation(2000, -0.02));
+    let small: Vec<(String, f64)> = layers()[..6].to_vec();
+    vec![
+        ("reliability", reliability("fashion-mini, RigL 90 %, test", &rigl)),
+        ("comparison", comparison(&[("RigL, 90 % sparse", &rigl), ("CigL, 90 % sparse", &cigl)])),
+        ("confidence", confidence("fashion-mini, RigL 90 %, test", &rigl)),
+        ("training", training("fashion-mini, CigL 90 %", &curves())),
+        ("density", density("ResNet-50 for CIFAR-100, 90 % sparse", &layers(), 0.1)),
+        ("density of few", density("small convnet, 90 % sparse", &small, 0.1)),
+        ("long title", reliability(&"a very long name of a run ".repeat(4), &rigl)),
+        ("one sample", confidence("one sample", &evaluation(1, 0.1))),
+        (
+            "one step",
+            training(
+                "one step",
+                &Training { loss: vec![Line { name: "training batch".into(), points: vec![(0.0, 2.3)] }], ..curves() },
+            ),
+        ),
+    ]
+}
+
+fn words(group: &Group, found: &mut Vec<(String, Rect)>) {
+    for node in group.children() {
+        match node {
+            Node::Group(group) => words(group, found),
+            Node::Text(text) => {
+                let content: String = text.chunks().iter().map(|chunk| chunk.text()).collect();
+                found.push((content, text.abs_bounding_box()));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn laid_out(svg: &str) -> (Tree, Vec<(String, Rect)>) {
+    let tree = png::parse(svg).unwrap();
+    let mut found = Vec::new();
+    words(tree.root(), &mut found);
+    (tree, found)
+}
+
+#[test]
+fn no_word_is_cut_and_no_two_overlap() {
+    for (name, svg) in plots() {
+        let (tree, words) = laid_out(&svg);
+        assert!(words.len() > 8, "{name} has {} texts", words.len());
+        let inside = |r: &Rect| {
+            r.left() >= 0.0 && r.top() >= 0.0 && r.right() <= tree.size().width() && r.bottom() <= tree.size().height()
+        };
+        for (i, (text, at)) in words.iter().enumerate() {
+            assert!(inside(at), "{name}: {text:?} at {at:?} leaves the page");
+            for (other, there) in &words[..i] {
+                let apart = at.left() >= there.right()
+                    || there.left() >= at.right()
+                    || at.top() >= there.bottom()
+                    || there.top() >= at.bottom();
+                assert!(apart, "{name}: {text:?} overlaps {other:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn bars_are_as_high_as_the_bins_are_accurate() {
+    // Four samples at .5, three of them right; two at .9, both wrong. The axes are 436 pixels high.
+    let probs = [0.5, 0.5].repeat(4).into_iter().chain([0.9, 0.1].repeat(2)).collect::<Vec<f32>>();
+    let evaluation = evaluate(Scores::Probs(&probs), &[0, 0, 1, 0, 1, 1], 2, &Options::default()).unwrap();
+    let svg = reliability("bars", &evaluation);
+    let heights: Vec<f64> = (svg.lines())
+        .filter(|line| line.starts_with("<rect") && line.contains("#9BC8E4"))
+        .map(|line| line.split("height=\"").nth(1).unwrap().split('"').next().unwrap().parse().unwrap())
+        .collect();
+    // The legend's sample, the two bars (the second has no height), the histogram's bars: 2 to 1.
+    assert_eq!(heights.len(), 5, "{heights:?}");
+    assert!((heights[1] - 0.75 * 436.0).abs() <= 1.5 && heights[2] <= 1.0, "{heights:?}");
+    assert!((heights[3] - 2.0 * heights[4]).abs() <= 3.0, "{heights:?}");
+}
+
+#[test]
+fn the_caption_holds_the_figures_that_belong_together() {
+    let evaluation = evaluation(2000, 0.1);
+    let metrics = &evaluation.metrics;
+    let [low, high] = metrics.intervals.ece_ci95.unwrap();
+    let words: Vec<String> =
+        laid_out(&reliability("caption", &evaluation)).1.into_iter().map(|(text, _)| text).collect();
+    let accuracy = format!("accuracy {:.1} % · NLL {:.3}", 100.0 * metrics.accuracy, metrics.nll);
+    let error = format!("ECE {:.4} [{low:.4}, {high:.4}] · n = 2,000", metrics.ece);
+    assert!(words.contains(&accuracy) && words.contains(&error), "{words:?}");
+}
+
+#[test]
+fn empty_training_curves_are_a_page_with_a_title() {
+    let svg = training("nothing logged", &Training::default());
+    assert_eq!(laid_out(&svg).1.len(), 1);
+    let lost =
+        Training { loss: vec![Line { name: "loss".into(), points: vec![(0.0, f64::NAN)] }], ..Default::default() };
+    assert!(!training("diverged", &lost).contains("NaN"));
+}
