@@ -1,3 +1,5 @@
-//! The command-line program.
+//! The command-line program; see `cigl --help`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    cigl::cli::main()
+}

@@ -50,7 +50,12 @@ pub struct BatchLoss {
 
 impl Model {
     /// Puts a network for images of (channels, height, width) on a backend; weights are 0 and masks 1 until set.
-    pub fn new(network: Box<dyn Network>, image: [usize; 3], classes: usize, backend: Box<dyn Backend>) -> Result<Model> {
+    pub fn new(
+        network: Box<dyn Network>,
+        image: [usize; 3],
+        classes: usize,
+        backend: Box<dyn Backend>,
+    ) -> Result<Model> {
         let mut graph = Graph::new(Mode::Train, Parameters::default());
         let images = graph.input("images", batch_shape(image, PROBE_BATCH));
         network.record(&mut graph, images, classes)?;
@@ -98,9 +103,13 @@ impl Model {
         span
     }
 
+    /// Makes sure that all that was allocated and planned is there.
+    pub fn reserve(&mut self) -> Result<()> {
+        self.backend.reserve(self.bytes() / 4)
+    }
+
     /// Gives the parameters their initial values, keyed by seed.
     pub fn initialise(&mut self, seed: u64) -> Result<()> {
-        self.backend.reserve(self.state_end)?;
         for (id, p) in self.parameters.iter() {
             self.backend.write(self.slots[id.0].value, &initial_values(p, seed, id.0))?;
         }
@@ -165,6 +174,18 @@ impl Model {
         self.backend.write(span, &elements)
     }
 
+    /// The effective weights of parameter `id` as `which` has them, in the order of files.
+    pub fn sample(
+        &mut self,
+        id: ParameterId,
+        weight: Weight,
+        which: Effective,
+        leak: Option<Span>,
+    ) -> Result<Vec<f32>> {
+        let values = self.backend.sample(weight, which, leak)?;
+        Ok(file_order(&self.parameters[id]).map(|element| values[element]).collect())
+    }
+
     /// M of a layer.
     pub fn mask(&mut self, layer: usize) -> Result<BitMask> {
         self.backend.read_mask(layer)
@@ -193,7 +214,7 @@ impl Model {
         Ok(ones as f64 / all.max(1) as f64)
     }
 
-    /// The plan of a mode and batch size, recorded at first use.
+    /// The plan of a mode and batch size, made at first use; its memory is taken by [`Model::reserve`] or the first pass.
     pub fn plan(&mut self, mode: Mode, batch: usize) -> Result<&Plan> {
         self.recording(mode, batch).map(|r| &r.plan)
     }
@@ -221,7 +242,6 @@ impl Model {
         }
         let plan =
             Plan::new(graph, &self.slots, loss.map(|(_, l)| l), &[logits], self.backend.as_ref(), self.state_end);
-        self.backend.reserve(plan.end())?;
         self.recordings.push(Recording {
             mode,
             batch,
@@ -240,6 +260,7 @@ impl Model {
     pub fn train_pass(&mut self, images: &[f32], targets: &[f32], state: StepState) -> Result<BatchLoss> {
         let batch = targets.len() / self.classes;
         self.recording(Mode::Train, batch)?;
+        self.reserve()?;
         let Model { recordings, backend, .. } = self;
         let backend = backend.as_mut();
         let recording = recordings
@@ -268,6 +289,7 @@ impl Model {
     pub fn forward(&mut self, mode: Mode, images: &[f32], state: StepState) -> Result<Vec<f32>> {
         let batch = images.len() / self.image.iter().product::<usize>();
         self.recording(mode, batch)?;
+        self.reserve()?;
         let Model { recordings, backend, .. } = self;
         let backend = backend.as_mut();
         let recording =
@@ -289,7 +311,7 @@ fn batch_shape([c, h, w]: [usize; 3], n: usize) -> Shape {
 }
 
 /// Output pixels of each masked layer of a recording.
-fn positions(graph: &Graph) -> Vec<usize> {
+pub(crate) fn positions(graph: &Graph) -> Vec<usize> {
     let masked = |p: &&ParameterId| graph.parameters[**p].role == Role::Weight;
     graph.nodes.iter().filter(|n| n.parameters.iter().any(|p| masked(&p))).map(|n| n.shape.pixels()).collect()
 }

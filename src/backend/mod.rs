@@ -333,6 +333,8 @@ pub trait Backend: Send {
         average: Span,
         n: u32,
     ) -> Result<()>;
+    /// The effective weights of one layer as `which` has them, in element order.
+    fn sample(&mut self, weight: Weight, which: Effective, leak: Option<Span>) -> Result<Vec<f32>>;
     /// Mask updates of several layers.
     fn prune_and_grow(&mut self, jobs: &[PruneAndGrow]) -> Result<()>;
     /// Keeps the `keep` largest |W| inside M over all given layers together, ties to the lower (layer, index); momentum and values outside become 0.

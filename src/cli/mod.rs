@@ -1,4 +1,41 @@
-//! The command line.
+//! The command line: one file a subcommand, each parses, calls the library and prints.
 
 pub mod args;
-pub mod help;
+mod eval;
+mod help;
+mod info;
+mod machine;
+mod predict;
+mod progress;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::error::Error;
+use args::{Cli, Command};
+
+/// Runs the program and says how it ended: 0 well, 1 failed, 2 asked for something that cannot be, 130 and 143 stopped by Ctrl-C and
+/// SIGTERM.
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().into_command() {
+        Command::Train(args) => train::run(&args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Predict(args) => predict::run(&args),
+        Command::Info(args) => info::run(&args),
+    };
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    let mut line = format!("error: {error}");
+    let mut cause = std::error::Error::source(&error);
+    while let Some(next) = cause {
+        line += &format!(": {next}");
+        cause = next.source();
+    }
+    eprintln!("{}", line.replace('\n', " "));
+    ExitCode::from(match error {
+        Error::Usage(_) => 2,
+        Error::Interrupted { signal } => 128 + signal as u8,
+        _ => 1,
+    })
+}

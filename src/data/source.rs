@@ -66,7 +66,9 @@ impl Source {
         let Some(dir) = dir else {
             let (title, advice) = (published.title, published.advice());
             let part = if self == Source::FashionMnist { "beyond its first 3,000 + 2,000 images " } else { "" };
-            return Err(Error::Usage(format!("{title} {part}is not embedded in the program, expected --data DIR; {advice}")));
+            return Err(Error::Usage(format!(
+                "{title} {part}is not embedded in the program, expected --data DIR; {advice}"
+            )));
         };
         if self == Source::ImageNet {
             let normalisation = Normalisation::new(255, &[0.485, 0.456, 0.406], &[0.229, 0.224, 0.225]);
@@ -369,11 +371,9 @@ mod tests {
 
     #[test]
     fn names_in_files_are_those_of_the_folders() {
-        for (source, name) in [
-            (Source::FashionMnist, "fashion-mnist"),
-            (Source::Cifar100, "cifar100"),
-            (Source::ImageNet, "imagenet"),
-        ] {
+        for (source, name) in
+            [(Source::FashionMnist, "fashion-mnist"), (Source::Cifar100, "cifar100"), (Source::ImageNet, "imagenet")]
+        {
             assert_eq!(serde_json::to_value(source).unwrap(), name);
         }
     }

@@ -35,29 +35,31 @@ pub const NETWORKS: &[&str] =
     &["small-convnet", "mlp", "resnet18", "resnet50", "resnet18-imagenet", "resnet50-imagenet", "wrn22-2", "vgg16-bn"];
 
 /// What a configuration says about a network besides its name.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct NetworkOptions {
     /// Factor of all widths; small-dense networks have sqrt(density).
     pub width: f64,
     /// Dropout of activations, in networks that have a place for it (WRN).
     pub dropout: f64,
+    /// Features of the hidden layers of an MLP.
+    pub hidden: Vec<usize>,
 }
 
 impl Default for NetworkOptions {
     fn default() -> Self {
-        NetworkOptions { width: 1.0, dropout: 0.0 }
+        NetworkOptions { width: 1.0, dropout: 0.0, hidden: vec![300, 100] }
     }
 }
 
 /// The network of that name.
 pub fn network(name: &str, options: NetworkOptions) -> Result<Box<dyn Network>> {
-    let NetworkOptions { width, dropout } = options;
+    let NetworkOptions { width, dropout, hidden } = options;
     if dropout > 0.0 && name != "wrn22-2" {
         return Err(Error::Usage(format!("network.dropout = {dropout}: {name} has no dropout, only wrn22-2 has")));
     }
     Ok(match name {
         "small-convnet" => Box::new(SmallConvnet { width }),
-        "mlp" => Box::new(Mlp { hidden: vec![scaled(300, width), scaled(100, width)] }),
+        "mlp" => Box::new(Mlp { hidden: hidden.into_iter().map(|features| scaled(features, width)).collect() }),
         "resnet18" => Box::new(ResNet::resnet18(Stem::Cifar, width)),
         "resnet50" => Box::new(ResNet::resnet50(Stem::Cifar, width)),
         "resnet18-imagenet" => Box::new(ResNet::resnet18(Stem::ImageNet, width)),

@@ -2,13 +2,13 @@
 
 use super::schedule::Timetable;
 use super::trainer::{MaskChange, Moments};
+use crate::Result;
 use crate::backend::{Growth, PruneAndGrow, Span, Weight};
 use crate::bitmask::BitMask;
 use crate::config::{Config, MaskUpdates};
 use crate::model::Model;
 use crate::sparse::schedule::{DropSchedule, PruningSchedule, UpdateSteps, drop_count};
 use crate::sparse::snfs;
-use crate::Result;
 
 /// A method's way of updating M.
 pub(super) struct MaskUpdater {
@@ -34,8 +34,7 @@ impl MaskUpdater {
 
     /// Updates the masks of all layers after the passes of step `g`.
     pub(super) fn update(&self, model: &mut Model, moments: &[Moments], g: u64) -> Result<MaskChange> {
-        let layers: Vec<(Weight, Moments)> =
-            moments.iter().filter_map(|m| Some((model.weight(m.id)?, *m))).collect();
+        let layers: Vec<(Weight, Moments)> = moments.iter().filter_map(|m| Some((model.weight(m.id)?, *m))).collect();
         let before = masks(model, &layers)?;
         let drop_fraction = if self.kind == MaskUpdates::Gmp {
             let all: usize = layers.iter().map(|(w, _)| w.len()).sum();

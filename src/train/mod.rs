@@ -8,4 +8,5 @@ pub mod run_folder;
 pub mod schedule;
 pub mod start;
 pub mod summary;
+pub mod trained;
 pub mod trainer;

@@ -3,10 +3,9 @@
 //! Everything random is a function of the seed and the step, so the state is the weights, the optimiser's moments, the masks, the
 //! average and a step number; restoring those restores the run to the bit.
 
-use std::time::Instant;
-
 use super::mask_update::MaskUpdater;
 use super::schedule::Timetable;
+use crate::Result;
 use crate::backend::{Adam, Draw, Effective, Extent, Masking, Sgd, Span, StepState, Update};
 use crate::config::{Config, MaskUpdates, MaskedMomentum, Optimizer, Rescale, Semantics};
 use crate::data::batches::{self, Augment};
@@ -14,7 +13,6 @@ use crate::data::{Augmentation, Dataset, Mixup, soft_targets};
 use crate::graph::{Mode, ParameterId, Role};
 use crate::model::Model;
 use crate::rng::Domain;
-use crate::Result;
 
 /// The share of a batch in batch norm's running statistics.
 const STATISTICS_MOMENTUM: f32 = 0.1;
@@ -128,6 +126,7 @@ impl<'a> Trainer<'a> {
                 leak: (role == Role::Weight && leaks(config)).then(|| model.allocate(len)),
             })
             .collect();
+        model.reserve()?;
         let masks = MaskUpdater::new(config, &timetable);
         let augmentation = if config.data.augment { config.data.dataset.augmentation() } else { Augmentation::None };
         Ok(Trainer {
@@ -228,7 +227,7 @@ impl<'a> Trainer<'a> {
             mixup.mix(&mut self.images);
         }
         self.targets.resize(indices.len() * self.model.classes(), 0.0);
-        let smoothing = config.train.label_smoothing;
+        let smoothing = config.train.label_smoothing as f32;
         soft_targets(&self.labels, self.model.classes(), smoothing, mixup.as_ref(), &mut self.targets)?;
         Ok(indices.len())
     }
@@ -251,7 +250,8 @@ impl<'a> Trainer<'a> {
 
     fn draw(&mut self, g: u64) -> Result<()> {
         let inverted = self.config.random_mask.rescale == Rescale::Inverted;
-        let draw = Draw { seed: self.config.seed, domain: Domain::RandomMask, step: g as u32, keep: &self.keep, inverted };
+        let draw =
+            Draw { seed: self.config.seed, domain: Domain::RandomMask, step: g as u32, keep: &self.keep, inverted };
         self.model.backend().random_mask(&draw)
     }
 
@@ -409,13 +409,6 @@ impl<'a> Trainer<'a> {
             progress(seen);
         }
         Ok(())
-    }
-
-    /// Images a second of training over the next `steps` steps, for an estimate; the steps count.
-    pub fn timed_step(&mut self) -> Result<(StepReport, f64)> {
-        let start = Instant::now();
-        let report = self.step()?;
-        Ok((report, start.elapsed().as_secs_f64()))
     }
 }
 

@@ -1,0 +1,87 @@
+//! `cigl info`: what the program and a preset consist of, without training.
+
+use serde_json::json;
+
+use super::args::InfoArgs;
+use super::machine;
+use crate::backend::cpu::Level;
+use crate::error::{Error, Result};
+use crate::graph::Mode;
+use crate::model::Model;
+use crate::report::table::Table;
+use crate::train::schedule::Timetable;
+use crate::train::start;
+use crate::train::summary::{costs, planned_ones};
+
+pub(super) fn run(args: &InfoArgs) -> Result<()> {
+    let backend = machine::backend();
+    let device = backend.device();
+    let Some(config) = args.config()? else {
+        return program(&device, args.json);
+    };
+    let (shape, published_classes, [published, _]) = config.data.dataset.published();
+    let classes = config.network.classes.unwrap_or(published_classes);
+    let image = [shape.channels, shape.height, shape.width];
+    let timetable = Timetable::new(&config, config.split(published)?.0)?;
+    let mut model = Model::new(start::network(&config)?, image, classes, backend)?;
+    let costs = costs(&config, &timetable, &model, &planned_ones(&config, &model)?)?;
+    let plan = model.plan(Mode::Train, config.train.batch_size)?.to_string();
+    let bytes = model.bytes();
+    if args.json {
+        let mut value = serde_json::to_value(&costs)
+            .map_err(|e| Error::Resources(format!("the costs cannot be written as JSON: {e}")))?;
+        value["plan_bytes"] = bytes.into();
+        value["mask_updates"] = timetable.update_count().into();
+        value["snapshots"] = timetable.snapshot_count().into();
+        if args.plan {
+            value["plan"] = plan.lines().collect::<Vec<_>>().into();
+        }
+        println!("{value:#}");
+        return Ok(());
+    }
+    let preset = config.preset.as_deref().unwrap_or("");
+    println!("{preset}: {} with {}, {} % sparse", model.network(), config.method, 100.0 * config.sparsity);
+    println!("device          {device}");
+    println!("parameters      {} of which {} are active", costs.params, costs.params_active);
+    println!(
+        "operations      {:.4} of dense training, {:.4} of dense inference",
+        costs.train_flops_ratio, costs.inference_flops_ratio
+    );
+    println!(
+        "schedule        {} steps in {} epochs, {} mask updates, {} snapshots",
+        timetable.steps,
+        timetable.epochs,
+        timetable.update_count(),
+        timetable.snapshot_count()
+    );
+    println!(
+        "memory          {:.1} MiB for a training step of {} images\n",
+        bytes as f64 / f64::from(1 << 20),
+        config.train.batch_size
+    );
+    if args.plan {
+        println!("{plan}");
+        return Ok(());
+    }
+    let mut table = Table::new(["masked tensor", "shape", "density"]);
+    for (_, p) in model.parameters().weights() {
+        let density = costs.density_by_layer[&p.name].as_f64().unwrap_or(0.0);
+        let shape = p.dims.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
+        table.row([p.name.clone(), shape, format!("{density:.6}")]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+fn program(device: &str, json: bool) -> Result<()> {
+    let (version, threads) = (env!("CARGO_PKG_VERSION"), rayon::current_num_threads());
+    let simd = format!("{:?}", Level::detect()).to_lowercase();
+    if json {
+        println!("{:#}", json!({"version": version, "devices": [device], "threads": threads, "simd": simd}));
+    } else {
+        println!(
+            "cigl {version}\ndevices  {device}\nthreads  {threads}\nsimd     {simd} (CIGL_SIMD=avx512|avx2|portable forces one)"
+        );
+    }
+    Ok(())
+}

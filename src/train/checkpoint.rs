@@ -1,0 +1,281 @@
+//! Files of named tensors (safetensors): written whole or not at all, and checked when read.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use safetensors::{Dtype, SafeTensors};
+use serde::{Deserialize, Serialize};
+
+use super::start;
+use super::trained::About;
+use super::trainer::{EpochSums, Trainer};
+use crate::backend::Span;
+use crate::error::{Error, Result};
+use crate::graph::{ParameterId, Role};
+use crate::model::Model;
+
+/// The name of a weight's mask.
+pub fn mask_name(weight: &str) -> String {
+    format!("{weight}.mask")
+}
+
+/// Writes `contents` under `path`: to a temporary file beside it, to disk, then by renaming, so that whoever looks finds the old file or
+/// the new one.
+pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
+    let because = |what: &str, e: std::io::Error| Error::file_because(path, what.to_string(), e);
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&temporary)?;
+        file.write_all(contents)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        // The rename itself must reach the disk too.
+        match path.parent().filter(|p| !p.as_os_str().is_empty()) {
+            Some(parent) if cfg!(unix) => File::open(parent)?.sync_all(),
+            _ => Ok(()),
+        }
+    };
+    write().map_err(|e| {
+        fs::remove_file(&temporary).ok();
+        because("could not be written", e)
+    })
+}
+
+/// Named tensors to be written.
+#[derive(Default)]
+struct Tensors {
+    /// name -> (dtype, shape, bytes)
+    all: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>,
+}
+
+impl Tensors {
+    fn floats(&mut self, name: String, dims: &[usize], values: &[f32]) {
+        let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        self.all.insert(name, (Dtype::F32, dims.into(), bytes));
+    }
+
+    fn bytes(&mut self, name: String, dims: &[usize], values: Vec<u8>) {
+        self.all.insert(name, (Dtype::U8, dims.into(), values));
+    }
+
+    /// The file: 8 bytes of header length, the header as JSON, the tensors, floats first so that they are aligned.
+    ///
+    /// Not by the crate's own writer, whose metadata comes in the random order of a hash map: equal tensors should be equal
+    /// files. The checksum is of everything after the header.
+    fn to_file(&self, state: &str) -> Vec<u8> {
+        let mut order: Vec<_> = self.all.iter().collect();
+        order.sort_by_key(|(_, (dtype, _, _))| *dtype == Dtype::U8);
+        let mut data = Vec::new();
+        let mut header = serde_json::Map::new();
+        header.insert("__metadata__".into(), serde_json::Value::Null);
+        for (name, (dtype, shape, bytes)) in order {
+            let offsets = [data.len(), data.len() + bytes.len()];
+            data.extend_from_slice(bytes);
+            let dtype = if *dtype == Dtype::U8 { "U8" } else { "F32" };
+            header.insert(name.clone(), serde_json::json!({"dtype": dtype, "shape": shape, "data_offsets": offsets}));
+        }
+        header["__metadata__"] = serde_json::json!({
+            "format": "pt",
+            "cigl": state,
+            "blake3": blake3::hash(&data).to_hex().as_str(),
+        });
+        let mut header = serde_json::Value::Object(header).to_string().into_bytes();
+        header.resize(header.len().next_multiple_of(8), b' ');
+        let mut file = (header.len() as u64).to_le_bytes().to_vec();
+        file.extend(header);
+        file.extend(data);
+        file
+    }
+}
+
+/// A file of named tensors that was read.
+pub struct TensorFile {
+    path: PathBuf,
+    contents: Vec<u8>,
+    /// The `cigl` entry of the metadata, if there is one.
+    state: Option<String>,
+}
+
+impl TensorFile {
+    /// Reads a file and checks its form and, where it has one, its checksum.
+    pub fn read(path: &Path) -> Result<Self> {
+        let contents = fs::read(path).map_err(|e| Error::file_because(path, "could not be read", e))?;
+        let broken =
+            |e: safetensors::SafeTensorError| Error::file_because(path, "is not a complete safetensors file", e);
+        SafeTensors::deserialize(&contents).map_err(broken)?;
+        let (header, metadata) = SafeTensors::read_metadata(&contents).map_err(broken)?;
+        let entry = |key: &str| metadata.metadata().as_ref().and_then(|m| m.get(key)).cloned();
+        if let Some(expected) = entry("blake3") {
+            let found = blake3::hash(&contents[8 + header..]);
+            if found.to_hex().as_str() != expected {
+                let detail = format!("the tensors' checksum is {}, the file says {expected}", found.to_hex());
+                return Err(Error::file(path, detail));
+            }
+        }
+        Ok(TensorFile { path: path.into(), state: entry("cigl"), contents })
+    }
+
+    /// What the metadata says of the run.
+    pub fn state(&self) -> Option<&str> {
+        self.state.as_deref()
+    }
+
+    fn tensors(&self) -> Result<SafeTensors<'_>> {
+        SafeTensors::deserialize(&self.contents)
+            .map_err(|e| Error::file_because(&self.path, "is not a safetensors file", e))
+    }
+
+    /// Whether there is a tensor of that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.tensors().is_ok_and(|t| t.tensor(name).is_ok())
+    }
+
+    /// Every tensor's name, sorted.
+    pub fn names(&self) -> Result<Vec<String>> {
+        let mut names: Vec<String> = self.tensors()?.names().into_iter().map(String::from).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// An F32 tensor of that name and shape.
+    pub fn floats(&self, name: &str, dims: &[usize]) -> Result<Vec<f32>> {
+        let bytes = self.find(name, Dtype::F32, dims)?;
+        Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    }
+
+    /// A U8 tensor of that name and shape that holds only 0 and 1.
+    pub fn bytes(&self, name: &str, dims: &[usize]) -> Result<&[u8]> {
+        let bytes = self.find(name, Dtype::U8, dims)?;
+        match bytes.iter().find(|&&b| b > 1) {
+            Some(bad) => Err(Error::file(&self.path, format!("mask {name} holds {bad}, expected 0 and 1"))),
+            None => Ok(bytes),
+        }
+    }
+
+    fn find(&self, name: &str, dtype: Dtype, dims: &[usize]) -> Result<&[u8]> {
+        let tensors = self.tensors()?;
+        let tensor = tensors
+            .tensor(name)
+            .map_err(|_| Error::file(&self.path, format!("has no tensor {name}, expected {dtype:?} {dims:?}")))?;
+        if tensor.dtype() != dtype || tensor.shape() != dims {
+            let (d, s) = (tensor.dtype(), tensor.shape());
+            return Err(Error::file(&self.path, format!("tensor {name} is {d:?} {s:?}, expected {dtype:?} {dims:?}")));
+        }
+        // The view borrows from the contents, not from the parsed header.
+        let start = tensor.data().as_ptr() as usize - self.contents.as_ptr() as usize;
+        Ok(&self.contents[start..start + tensor.data().len()])
+    }
+
+    /// Fails when there is a tensor besides the `known` ones.
+    pub fn only(&self, known: &[String]) -> Result<()> {
+        match self.names()?.into_iter().find(|name| !known.contains(name)) {
+            Some(extra) => Err(Error::file(&self.path, format!("tensor {extra} is not one of this network's"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a checkpoint holds besides tensors.
+#[derive(Debug, Serialize, Deserialize)]
+struct State {
+    step: u64,
+    seconds: f64,
+    averaged: u64,
+    epoch_sums: EpochSums,
+}
+
+fn add_parameters(model: &mut Model, tensors: &mut Tensors) -> Result<()> {
+    for (id, p) in model.parameters().clone().iter() {
+        let span = model.value(id);
+        tensors.floats(p.name.clone(), &p.dims, &model.read(id, span)?);
+        if let Some(weight) = model.weight(id) {
+            tensors.bytes(mask_name(&p.name), &p.dims, model.read_mask(id, weight)?);
+        }
+    }
+    Ok(())
+}
+
+/// Writes a result: every parameter and statistic under its name, every mask as `NAME.mask`.
+pub fn save_model(model: &mut Model, about: &About, path: &Path) -> Result<()> {
+    let mut tensors = Tensors::default();
+    add_parameters(model, &mut tensors)?;
+    write_atomically(path, &tensors.to_file(&to_json(about, path)?))
+}
+
+fn to_json(value: &impl Serialize, path: &Path) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| Error::file_because(path, "its metadata cannot be written", e))
+}
+
+/// Writes a sample of the network as it is, its weights under the random mask in force, as a model of its own.
+pub fn save_snapshot(trainer: &mut Trainer, path: &Path) -> Result<()> {
+    let which = trainer.sampled();
+    let mut tensors = Tensors::default();
+    for m in trainer.moments.clone() {
+        let parameter = trainer.model.parameters()[m.id].clone();
+        let Some(weight) = trainer.model.weight(m.id) else { continue };
+        let values = trainer.model.sample(m.id, weight, which, m.leak)?;
+        let mask = values.iter().map(|&x| u8::from(x != 0.0)).collect();
+        tensors.floats(parameter.name.clone(), &parameter.dims, &values);
+        tensors.bytes(mask_name(&parameter.name), &parameter.dims, mask);
+    }
+    for (id, p) in trainer.model.parameters().clone().iter().filter(|(_, p)| p.role != Role::Weight) {
+        let span = trainer.model.value(id);
+        tensors.floats(p.name.clone(), &p.dims, &trainer.model.read(id, span)?);
+    }
+    write_atomically(path, &tensors.to_file("snapshot"))
+}
+
+/// The tensors of one parameter beside its value, by suffix.
+fn moments(trainer: &Trainer) -> Vec<(ParameterId, String, Span)> {
+    let mut all = Vec::new();
+    for m in &trainer.moments {
+        let name = &trainer.model.parameters()[m.id].name;
+        let spans =
+            [("momentum", Some(m.velocity)), ("second_moment", m.second), ("average", m.average), ("leak", m.leak)];
+        all.extend(spans.into_iter().filter_map(|(suffix, span)| Some((m.id, format!("{name}.{suffix}"), span?))));
+    }
+    all
+}
+
+/// Writes everything that the run needs to go on; `seconds` of training so far.
+pub fn save(trainer: &mut Trainer, seconds: f64, path: &Path) -> Result<()> {
+    let mut tensors = Tensors::default();
+    add_parameters(&mut trainer.model, &mut tensors)?;
+    for (id, name, span) in moments(trainer) {
+        let values = trainer.model.read(id, span)?;
+        let dims = trainer.model.parameters()[id].dims.clone();
+        tensors.floats(name, &dims, &values);
+    }
+    let state = State { step: trainer.step, seconds, averaged: trainer.averaged, epoch_sums: trainer.epoch_sums };
+    write_atomically(path, &tensors.to_file(&to_json(&state, path)?))
+}
+
+/// Puts a run back to where [`save`] saw it; returns the seconds of training until then.
+pub fn restore(trainer: &mut Trainer, path: &Path) -> Result<f64> {
+    let file = TensorFile::read(path)?;
+    let state = file.state().ok_or_else(|| Error::file(path, "is not the checkpoint of a run"))?;
+    let state: State = serde_json::from_str(state).map_err(|e| Error::file_because(path, "holds no run state", e))?;
+    start::read_parameters(&mut trainer.model, &file)?;
+    start::read_masks(&mut trainer.model, path)?;
+    for (id, name, span) in moments(trainer) {
+        let values = file.floats(&name, &trainer.model.parameters()[id].dims.clone())?;
+        trainer.model.write(id, span, &values)?;
+    }
+    (trainer.step, trainer.averaged, trainer.epoch_sums) = (state.step, state.averaged, state.epoch_sums);
+    Ok(state.seconds)
+}
+
+/// Bytes that the files of a run take at most: the checkpoint twice, for the moment in which both the old and the new one are there, the
+/// model, and snapshots.
+pub fn disk_needed(trainer: &Trainer) -> u64 {
+    let parameters = trainer.model.parameters();
+    let values: usize = parameters.iter().map(|(_, p)| p.len()).sum();
+    let masks: usize = parameters.weights().map(|(_, p)| p.len()).sum();
+    let extra: usize = moments(trainer).iter().map(|(_, _, span)| span.len).sum();
+    let model = 4 * values + masks;
+    let kept = if trainer.config.ingredients().ensemble { trainer.timetable.snapshot_count() } else { 0 };
+    2 * (model + 4 * extra) as u64 + model as u64 + kept * model as u64 + (2 << 20)
+}

@@ -1,0 +1,381 @@
+//! One run from its configuration to its summary, in a folder that it can be continued from at any moment.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::checkpoint;
+use super::evaluate::{Outputs, Predictor, measure};
+use super::run_folder::{Progress, RunFolder};
+use super::schedule::Timetable;
+use super::start;
+use super::summary::{Outcome, Summary, costs};
+use super::trained::{About, snapshot_files};
+use super::trainer::{StepReport, Trainer};
+use crate::backend::Backend;
+use crate::calibration::{Evaluation, temperature};
+use crate::config::Config;
+use crate::data::{Dataset, Splits};
+use crate::error::{Error, Result};
+use crate::graph::Mode;
+use crate::model::Model;
+use crate::report::{plot, png};
+
+/// Steps whose time is measured for the estimate, after a first one that is not.
+const TIMED_STEPS: u64 = 5;
+
+/// What a run tells whoever watches it.
+pub enum Event<'a> {
+    /// A line for the log of a terminal.
+    Line(String),
+    /// A phase of so many units begins, some already done.
+    Phase {
+        /// What is done: "training", "evaluating".
+        name: &'a str,
+        /// Units in all.
+        total: u64,
+        /// Units done before.
+        done: u64,
+    },
+    /// A training step is done: one unit.
+    Step(&'a StepReport),
+    /// So many units are done since the last event.
+    Advance(u64),
+}
+
+/// What a run needs from outside.
+pub struct Surroundings<'a> {
+    /// Told everything.
+    pub watch: &'a mut dyn FnMut(Event),
+    /// 0, or the number of a signal that asks the run to stop.
+    pub signal: &'a AtomicUsize,
+    /// Bytes of memory that may be used, where known.
+    pub memory: Option<u64>,
+    /// Bytes of disk that may be used, where known.
+    pub disk: Option<u64>,
+}
+
+/// Trains, measures and writes the run of `config` into `folder`; continues it where the folder holds an unfinished one.
+pub fn run(
+    config: &Config,
+    folder: &RunFolder,
+    splits: &Splits,
+    backend: Box<dyn Backend>,
+    around: &mut Surroundings,
+) -> Result<Outcome> {
+    let device = backend.device();
+    let timetable = Timetable::new(config, splits.train.len())?;
+    let mut model = new_model(config, &splits.train, backend)?;
+    if folder.progress() == Progress::Absent {
+        // Nothing is left behind by a configuration that cannot start.
+        start::initialise(config, &mut model)?;
+        folder.create(config)?;
+    }
+    let _lock = folder.lock()?;
+    let mut trainer = Trainer::new(config, timetable, model, &splits.train)?;
+    let mut seconds = if folder.checkpoint().is_file() {
+        checkpoint::restore(&mut trainer, &folder.checkpoint())?
+    } else {
+        start::initialise(config, trainer.model())?;
+        0.0
+    };
+    let plan = check_resources(&mut trainer, config, splits, around)?;
+    let rate = train(&mut trainer, folder, &mut seconds, &plan, around)?;
+    finish(&mut trainer, config, splits, around)?;
+    let mut about = About::new(config, &splits.train, trainer.model().classes());
+    checkpoint::save_model(trainer.model(), &about, &folder.model())?;
+    let (test, val, temperature) = evaluate(&mut trainer, config, folder, splits, around)?;
+    if temperature.is_some() {
+        about.temperature = temperature;
+        checkpoint::save_model(trainer.model(), &about, &folder.model())?;
+    }
+    let summary = summarise(&mut trainer, config, splits, device, seconds, rate, temperature, &test, val.as_ref())?;
+    draw(config, folder, &summary, &test)?;
+    let text = serde_json::to_string_pretty(&summary)
+        .map_err(|e| Error::file_because(folder.summary(), "the summary cannot be written", e))?;
+    checkpoint::write_atomically(&folder.summary(), (text + "\n").as_bytes())?;
+    Ok(Outcome { summary, test })
+}
+
+/// A network of the configuration for the images of a set.
+pub fn new_model(config: &Config, set: &Dataset, backend: Box<dyn Backend>) -> Result<Model> {
+    let (shape, classes) = (set.shape(), config.network.classes.unwrap_or(set.classes()));
+    if classes < set.classes() {
+        return Err(Error::Usage(format!(
+            "network.classes = {classes}: {} has {} classes, expected at least as many",
+            set.name(),
+            set.classes()
+        )));
+    }
+    Model::new(start::network(config)?, [shape.channels, shape.height, shape.width], classes, backend)
+}
+
+/// Batch sizes that a run plans for: full, and the last of an epoch or a set.
+fn batches(config: &Config, images: usize, drop_last: bool) -> Vec<usize> {
+    let size = config.train.batch_size;
+    let mut sizes = vec![];
+    if images >= size {
+        sizes.push(size);
+    }
+    if images % size != 0 && !drop_last {
+        sizes.push(images % size);
+    }
+    sizes
+}
+
+/// Makes all plans, and fails before the first step when memory or disk will not do. Says what they take.
+fn check_resources(trainer: &mut Trainer, config: &Config, splits: &Splits, around: &Surroundings) -> Result<String> {
+    let averaging = config.ingredients().averaging;
+    let train = batches(config, splits.train.len(), config.data.drop_last);
+    for &batch in &train {
+        trainer.model().plan(Mode::Train, batch)?;
+        if averaging {
+            trainer.model().plan(Mode::Reestimate, batch)?;
+        }
+    }
+    for set in [&splits.test, &splits.validation] {
+        for batch in batches(config, set.len(), false) {
+            trainer.model().plan(Mode::Evaluate, batch)?;
+        }
+    }
+    let (memory, disk) = (trainer.model().bytes() as u64, checkpoint::disk_needed(trainer));
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    for (what, needed, there) in [("memory", memory, around.memory), ("disk", disk, around.disk)] {
+        if there.is_some_and(|there| there < needed) {
+            let there = mib(there.unwrap_or(0));
+            return Err(Error::Resources(format!(
+                "the run needs {} MiB of {what} and {there} MiB are free; a smaller train.batch_size takes less memory",
+                mib(needed)
+            )));
+        }
+    }
+    trainer.model().reserve()?;
+    Ok(format!("{} MiB of memory, up to {} MiB of disk", mib(memory), mib(disk)))
+}
+
+/// The loop. Returns images a second of this sitting.
+fn train(
+    trainer: &mut Trainer,
+    folder: &RunFolder,
+    seconds: &mut f64,
+    plan: &str,
+    around: &mut Surroundings,
+) -> Result<f64> {
+    let (total, first) = (trainer.timetable().steps, trainer.position());
+    let mut log = folder.open_log(first)?;
+    (around.watch)(Event::Phase { name: "training", total, done: first });
+    let (sitting, before) = (Instant::now(), *seconds);
+    let (mut images, mut since_log) = (0, (Instant::now(), 0));
+    let mut timed = Instant::now();
+    let mut signal = 0;
+    while !trainer.is_done() && signal == 0 {
+        let report = trainer.step()?;
+        images += report.images;
+        since_log.1 += report.images;
+        match report.step - first {
+            0 => timed = Instant::now(),
+            TIMED_STEPS => {
+                let left = timed.elapsed().as_secs_f64() / TIMED_STEPS as f64 * (total - report.step - 1) as f64;
+                (around.watch)(Event::Line(format!("{plan}, about {} to train", duration(left))));
+            }
+            _ => {}
+        }
+        let due = (report.step + 1).is_multiple_of(trainer.config.train.log_every);
+        if due || report.update.is_some() {
+            let rate = since_log.1 as f64 / since_log.0.elapsed().as_secs_f64();
+            since_log = (Instant::now(), 0);
+            log.append(&step_point(&report, rate))?;
+        }
+        if report.snapshot.is_some() && trainer.config.ingredients().ensemble {
+            checkpoint::save_snapshot(trainer, &folder.snapshot(report.epoch))?;
+        }
+        (around.watch)(Event::Step(&report));
+        *seconds = before + sitting.elapsed().as_secs_f64();
+        if let Some(means) = report.epoch_end {
+            log.append(&json!({
+                "step": report.step, "epoch": report.epoch,
+                "epoch_loss": means.loss, "epoch_accuracy": means.accuracy, "seconds": *seconds,
+            }))?;
+            checkpoint::save(trainer, *seconds, &folder.checkpoint())?;
+        }
+        signal = around.signal.load(Ordering::Relaxed);
+    }
+    if signal != 0 || (trainer.is_done() && first < total) {
+        checkpoint::save(trainer, *seconds, &folder.checkpoint())?;
+    }
+    if signal != 0 {
+        return Err(Error::Interrupted { signal: signal as i32 });
+    }
+    Ok(images as f64 / sitting.elapsed().as_secs_f64().max(1e-9))
+}
+
+fn step_point(report: &StepReport, rate: f64) -> Value {
+    let mut point = json!({
+        "step": report.step,
+        "epoch": report.epoch,
+        "loss": report.loss,
+        "lr": report.lr,
+        "accuracy": f64::from(report.correct) / report.images as f64,
+        "images_per_second": rate,
+    });
+    if let Some(update) = report.update {
+        point["drop_fraction"] = update.drop_fraction.into();
+        point["mask_overlap"] = update.overlap.into();
+        point["density"] = update.density.into();
+    }
+    point
+}
+
+/// A time in the unit that fits.
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 90.0 => format!("{s:.0} s"),
+        s if s < 5400.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+fn finish(trainer: &mut Trainer, config: &Config, splits: &Splits, around: &mut Surroundings) -> Result<()> {
+    if config.ingredients().snapshots() && trainer.averaged == 0 {
+        let line = format!("no snapshot was taken before step {}: the result is the last weights", trainer.position());
+        (around.watch)(Event::Line(line));
+    } else if config.ingredients().averaging {
+        (around.watch)(Event::Phase { name: "batch norm", total: splits.train.len() as u64, done: 0 });
+    }
+    let mut done = 0;
+    let watch = &mut around.watch;
+    trainer.finish(&mut |seen| {
+        watch(Event::Advance((seen - done) as u64));
+        done = seen;
+    })
+}
+
+/// Evaluations on test and validation images, and the temperature that was fitted, for a method that does.
+fn evaluate(
+    trainer: &mut Trainer,
+    config: &Config,
+    folder: &RunFolder,
+    splits: &Splits,
+    around: &mut Surroundings,
+) -> Result<(Evaluation, Option<Evaluation>, Option<f64>)> {
+    let snapshots = if config.ingredients().ensemble { snapshot_files(&folder.checkpoints()) } else { vec![] };
+    let passes = snapshots.len().max(config.ingredients().mc_samples).max(1);
+    let total = (passes * (splits.test.len() + splits.validation.len())) as u64;
+    (around.watch)(Event::Phase { name: "evaluating", total, done: 0 });
+    let mut predictor = Predictor { config, snapshots, temperature: 1.0 };
+    let watch = &mut around.watch;
+    let mut seen = |images: usize| watch(Event::Advance(images as u64));
+    let classes = trainer.model().classes();
+    let mut fitted = None;
+    let mut val = None;
+    if !splits.validation.is_empty() {
+        let set = &splits.validation;
+        let mut outputs = predictor.predict(trainer.model(), set, &mut seen)?;
+        if let (true, Outputs::Logits(logits)) = (config.ingredients().temperature, &mut outputs) {
+            let t = temperature::fit(logits, set.labels(), classes)?;
+            temperature::apply(logits, t);
+            (predictor.temperature, fitted) = (t, Some(t));
+        }
+        val = Some(measure(&outputs, set, classes, config.seed)?);
+    }
+    let outputs = predictor.predict(trainer.model(), &splits.test, &mut seen)?;
+    let test = measure(&outputs, &splits.test, classes, config.seed)?;
+    if !predictor.snapshots.is_empty() {
+        start::load_model(trainer.model(), &folder.model())?;
+    }
+    Ok((test, val, fitted))
+}
+
+#[allow(clippy::too_many_arguments)]
+fn summarise(
+    trainer: &mut Trainer,
+    config: &Config,
+    splits: &Splits,
+    device: String,
+    seconds: f64,
+    rate: f64,
+    temperature: Option<f64>,
+    test: &Evaluation,
+    val: Option<&Evaluation>,
+) -> Result<Summary> {
+    let ones = trainer
+        .model()
+        .weights()
+        .into_iter()
+        .map(|weight| Ok(trainer.model().mask(weight.layer)?.count()))
+        .collect::<Result<Vec<usize>>>()?;
+    let density = trainer.model().density()?;
+    let timetable = trainer.timetable().clone();
+    Ok(Summary {
+        method: config.method,
+        dataset: splits.train.name().into(),
+        network: trainer.model().network().into(),
+        sparsity_target: config.sparsity,
+        sparsity: 1.0 - density,
+        costs: costs(config, &timetable, trainer.model(), &ones)?,
+        epochs: trainer.position().div_ceil(timetable.steps_per_epoch),
+        steps: trainer.position(),
+        mask_updates: timetable.updates.count(trainer.position()),
+        snapshots: trainer.averaged,
+        seed: config.seed,
+        device,
+        version: env!("CARGO_PKG_VERSION").into(),
+        seconds,
+        images_per_second: rate,
+        temperature,
+        test: test.metrics.clone(),
+        val: val.map(|v| v.metrics.clone()),
+    })
+}
+
+/// The run's pictures.
+fn draw(config: &Config, folder: &RunFolder, summary: &Summary, test: &Evaluation) -> Result<()> {
+    let title = format!(
+        "{} · {} · {} % sparse · seed {}",
+        config.method,
+        summary.network,
+        100.0 * config.sparsity,
+        config.seed
+    );
+    let density: Vec<(String, f64)> =
+        summary.costs.density_by_layer.iter().map(|(name, d)| (name.clone(), d.as_f64().unwrap_or(0.0))).collect();
+    let mut pictures = vec![
+        ("reliability", plot::reliability(&title, test)),
+        ("confidence", plot::confidence(&title, test)),
+        ("density", plot::density(&title, &density, 1.0 - summary.sparsity)),
+    ];
+    let curves = training_curves(&folder.log()?, summary);
+    if !curves.learning_rate.is_empty() {
+        pictures.push(("training", plot::training(&title, &curves)));
+    }
+    pictures.into_iter().try_for_each(|(name, svg)| save_picture(&folder.plot(name), &svg))
+}
+
+/// Writes one picture as `PATH.svg` and `PATH.png`.
+pub fn save_picture(path: &Path, svg: &str) -> Result<()> {
+    let ending = |ending: &str| PathBuf::from(format!("{}{ending}", path.display()));
+    checkpoint::write_atomically(&ending(".svg"), svg.as_bytes())?;
+    checkpoint::write_atomically(&ending(".png"), &png::render(svg, 2.0)?)
+}
+
+fn training_curves(log: &[Value], summary: &Summary) -> plot::Training {
+    let points = |key: &str| -> Vec<(f64, f64)> {
+        log.iter().filter_map(|point| Some((point["step"].as_f64()?, point[key].as_f64()?))).collect()
+    };
+    let line = |name: &str, key: &str| plot::Line { name: name.into(), points: points(key) };
+    let last_update = points("mask_overlap").last().map(|&(step, _)| step);
+    let mut marks: Vec<plot::Mark> =
+        last_update.into_iter().map(|step| plot::Mark { step, name: "last mask update".into() }).collect();
+    let epoch_ends = points("epoch_loss");
+    if let Some(&(step, _)) = epoch_ends.iter().rev().take(summary.snapshots as usize).last() {
+        marks.push(plot::Mark { step, name: "first snapshot".into() });
+    }
+    plot::Training {
+        loss: vec![line("batch", "loss"), line("epoch mean", "epoch_loss")],
+        accuracy: vec![line("batch", "accuracy"), line("epoch mean", "epoch_accuracy")],
+        learning_rate: points("lr"),
+        marks,
+    }
+}

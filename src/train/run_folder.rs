@@ -1,0 +1,200 @@
+//! A run's folder: its name, its lock, its log.
+//!
+//! ```text
+//! config.toml     everything resolved, enough to repeat the run
+//! metrics.jsonl   one object a log point
+//! summary.json    the final numbers; its presence means that the run is complete
+//! checkpoint/     last.safetensors, model.safetensors, snapshot-NNNN.safetensors where the method keeps them
+//! plots/          .svg and .png
+//! ```
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::checkpoint::write_atomically;
+use crate::config::Config;
+use crate::error::{Error, Result};
+
+/// A run folder by its path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunFolder {
+    path: PathBuf,
+}
+
+/// How far a run has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// There is no run.
+    Absent,
+    /// There is a configuration, and maybe a checkpoint.
+    Unfinished,
+    /// There is a summary.
+    Finished,
+}
+
+impl RunFolder {
+    /// The folder at `path`, which need not exist.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        RunFolder { path: path.into() }
+    }
+
+    /// The folder of a finished run, to take something from.
+    pub fn finished(path: &Path) -> Result<Self> {
+        let folder = RunFolder::new(path);
+        match folder.progress() {
+            Progress::Finished => Ok(folder),
+            Progress::Unfinished => Err(Error::file(path, "is an unfinished run, expected a finished one")),
+            Progress::Absent => Err(Error::file(path, "is not a run folder: it has no config.toml and summary.json")),
+        }
+    }
+
+    /// The usual name of a run: PRESET-METHOD-SPARSITY-sSEED.
+    pub fn name(config: &Config) -> String {
+        let preset = config.preset.as_deref().unwrap_or("run");
+        format!("{preset}-{}-{}-s{}", config.method, config.sparsity, config.seed)
+    }
+
+    /// The first of `path`, `path-2`, `path-3` ... that holds no finished run.
+    pub fn fresh(path: &Path) -> Self {
+        let numbered = |n: u32| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(format!("-{n}"));
+            RunFolder::new(name)
+        };
+        let mut folder = RunFolder::new(path);
+        let mut n = 2;
+        while folder.progress() == Progress::Finished {
+            folder = numbered(n);
+            n += 1;
+        }
+        folder
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How far the run has come.
+    pub fn progress(&self) -> Progress {
+        if self.summary().is_file() {
+            Progress::Finished
+        } else if self.path.join("config.toml").is_file() {
+            Progress::Unfinished
+        } else {
+            Progress::Absent
+        }
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> Result<Config> {
+        Config::read(&self.path.join("config.toml"))
+    }
+
+    /// `summary.json`.
+    pub fn summary(&self) -> PathBuf {
+        self.path.join("summary.json")
+    }
+
+    /// The last checkpoint.
+    pub fn checkpoint(&self) -> PathBuf {
+        self.path.join("checkpoint/last.safetensors")
+    }
+
+    /// The result.
+    pub fn model(&self) -> PathBuf {
+        self.path.join("checkpoint/model.safetensors")
+    }
+
+    /// The folder of checkpoints and snapshots.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.path.join("checkpoint")
+    }
+
+    /// The snapshot of an epoch.
+    pub fn snapshot(&self, epoch: u64) -> PathBuf {
+        self.path.join(format!("checkpoint/snapshot-{epoch:04}.safetensors"))
+    }
+
+    /// A plot without its ending.
+    pub fn plot(&self, name: &str) -> PathBuf {
+        self.path.join("plots").join(name)
+    }
+
+    /// The log.
+    pub fn metrics(&self) -> PathBuf {
+        self.path.join("metrics.jsonl")
+    }
+
+    /// Makes the folder and writes the configuration.
+    pub fn create(&self, config: &Config) -> Result<()> {
+        for sub in ["checkpoint", "plots"] {
+            let path = self.path.join(sub);
+            fs::create_dir_all(&path).map_err(|e| Error::file_because(&path, "could not be made", e))?;
+        }
+        write_atomically(&self.path.join("config.toml"), config.to_toml().as_bytes())
+    }
+
+    /// Takes the folder for this process, as long as the returned file lives.
+    pub fn lock(&self) -> Result<File> {
+        let path = self.path.join(".lock");
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(|e| Error::file_because(&path, "could not be opened", e))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => Err(Error::file(&self.path, "another process is working on this run")),
+            Err(TryLockError::Error(e)) => Err(Error::file_because(&path, "could not be locked", e)),
+        }
+    }
+
+    /// Opens the log for appending, without what was logged from step `from` on or only half written.
+    pub fn open_log(&self, from: u64) -> Result<Log> {
+        let path = self.metrics();
+        let kept: String = lines(&path)?
+            .iter()
+            .filter(|value| value["step"].as_u64().is_some_and(|step| step < from))
+            .map(|value| format!("{value}\n"))
+            .collect();
+        write_atomically(&path, kept.as_bytes())?;
+        let file = OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .map_err(|e| Error::file_because(&path, "could not be opened", e))?;
+        Ok(Log { path, file })
+    }
+
+    /// All log points.
+    pub fn log(&self) -> Result<Vec<Value>> {
+        lines(&self.metrics())
+    }
+}
+
+fn lines(path: &Path) -> Result<Vec<Value>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(vec![]),
+        Err(e) => Err(Error::file_because(path, "could not be read", e)),
+    }
+}
+
+/// An open `metrics.jsonl`.
+pub struct Log {
+    path: PathBuf,
+    file: File,
+}
+
+impl Log {
+    /// Appends one object in one write, so that a crash leaves whole lines and at most one torn one at the end.
+    pub fn append(&mut self, point: &Value) -> Result<()> {
+        self.file
+            .write_all(format!("{point}\n").as_bytes())
+            .map_err(|e| Error::file_because(&self.path, "could not be written", e))
+    }
+}

@@ -1,0 +1,146 @@
+//! How a run starts: initial weights and masks, drawn by seed, read from a file, or taken from a finished run.
+
+use std::path::Path;
+
+use super::checkpoint::{TensorFile, mask_name};
+use super::run_folder::RunFolder;
+use crate::bitmask::BitMask;
+use crate::config::{Config, MaskUpdates, NetworkName};
+use crate::error::{Error, Result};
+use crate::graph::Role;
+use crate::model::Model;
+use crate::nn::{self, Network, NetworkOptions};
+use crate::rng::{self, Domain};
+use crate::sparse::density::{LayerDensity, layer_densities};
+
+/// The network that a configuration asks for.
+pub fn network(config: &Config) -> Result<Box<dyn Network>> {
+    let options = NetworkOptions {
+        width: config.width_factor(),
+        dropout: config.network.dropout,
+        hidden: config.network.hidden.clone(),
+    };
+    nn::network(network_name(config.network.name), options)
+}
+
+fn network_name(name: NetworkName) -> &'static str {
+    match name {
+        NetworkName::Mlp => "mlp",
+        NetworkName::SmallConvnet => "small-convnet",
+        NetworkName::Resnet18 => "resnet18",
+        NetworkName::Resnet50 => "resnet50",
+        NetworkName::Resnet18Imagenet => "resnet18-imagenet",
+        NetworkName::Resnet50Imagenet => "resnet50-imagenet",
+        NetworkName::Wrn22_2 => "wrn22-2",
+        NetworkName::Vgg16Bn => "vgg16-bn",
+    }
+}
+
+/// The densities that a configuration gives the masked tensors, by ordinal: at the end of training, which for pruning from dense is
+/// the target.
+pub fn densities(config: &Config, model: &Model) -> Result<Vec<LayerDensity>> {
+    let shapes: Vec<Vec<usize>> = model.parameters().weights().map(|(_, p)| p.dims.clone()).collect();
+    layer_densities(config.sparse.distribution, config.mask_density(), &shapes, config.sparse.dense_first)
+}
+
+/// Sets the initial weights and masks.
+pub fn initialise(config: &Config, model: &mut Model) -> Result<()> {
+    let mut seed = config.seed;
+    let source = config.sparse.mask_from.as_deref().map(RunFolder::finished).transpose()?;
+    if let Some(run) = &source {
+        // A ticket is a mask and the weights it was found from: rewound means that run's own initial weights.
+        seed = run.config()?.seed;
+    }
+    model.initialise(seed)?;
+    if let Some(run) = &source {
+        read_masks(model, &run.model())?;
+    } else {
+        draw_masks(config, model)?;
+    }
+    if let Some(file) = &config.train.init {
+        read_start(model, file)?;
+    }
+    clear_outside(model)
+}
+
+/// The initial M of every layer: the n_active elements with the smallest 32-bit keys, the lower index first.
+fn draw_masks(config: &Config, model: &mut Model) -> Result<()> {
+    if matches!(config.ingredients().updates, MaskUpdates::Dense | MaskUpdates::Gmp) {
+        return Ok(());
+    }
+    let densities = densities(config, model)?;
+    for (weight, density) in model.weights().into_iter().zip(densities) {
+        let key = |i: usize| rng::element_key(config.seed, Domain::InitialMask, weight.layer as u32, 0, i as u32);
+        let mut keys: Vec<(u32, usize)> = (0..weight.len()).map(|i| (key(i), i)).collect();
+        let n = density.n_active;
+        if n > 0 && n < keys.len() {
+            keys.select_nth_unstable(n - 1);
+        }
+        let mut mask = BitMask::zeros(weight.len());
+        keys[..n].iter().for_each(|&(_, i)| mask.set(i, true));
+        model.backend().write_mask(weight.layer, &mask)?;
+    }
+    Ok(())
+}
+
+/// Reads every parameter, and the masks that the file has, from `path`; names and shapes must match exactly.
+fn read_start(model: &mut Model, path: &Path) -> Result<()> {
+    let file = TensorFile::read(path)?;
+    read_parameters(model, &file)?;
+    let mut known: Vec<String> = vec![];
+    for (id, p) in model.parameters().clone().iter() {
+        known.push(p.name.clone());
+        if let Some(weight) = model.weight(id) {
+            let name = mask_name(&p.name);
+            if file.has(&name) {
+                model.write_mask(id, weight, file.bytes(&name, &p.dims)?)?;
+            }
+            known.push(name);
+        }
+    }
+    file.only(&known)
+}
+
+/// Reads all parameters and statistics by name.
+pub(super) fn read_parameters(model: &mut Model, file: &TensorFile) -> Result<()> {
+    for (id, p) in model.parameters().clone().iter() {
+        let values = file.floats(&p.name, &p.dims)?;
+        let span = model.value(id);
+        model.write(id, span, &values)?;
+    }
+    Ok(())
+}
+
+/// Reads the masks of all masked tensors.
+pub(super) fn read_masks(model: &mut Model, path: &Path) -> Result<()> {
+    let file = TensorFile::read(path)?;
+    for (id, p) in model.parameters().clone().iter() {
+        if let Some(weight) = model.weight(id) {
+            model.write_mask(id, weight, file.bytes(&mask_name(&p.name), &p.dims)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// Loads a result: parameters, statistics and masks of `path`.
+pub fn load_model(model: &mut Model, path: &Path) -> Result<()> {
+    let file = TensorFile::read(path)?;
+    read_parameters(model, &file)?;
+    read_masks(model, path)?;
+    model.use_deterministic_weights()
+}
+
+/// Weights outside M are always exactly 0.
+fn clear_outside(model: &mut Model) -> Result<()> {
+    for (id, p) in model.parameters().clone().iter() {
+        if p.role != Role::Weight {
+            continue;
+        }
+        let weight = model.weight(id).ok_or_else(|| Error::shape("weight", format!("{} has no mask", p.name)))?;
+        let mask = model.mask(weight.layer)?;
+        let mut values = model.backend().read(weight.value)?;
+        values.iter_mut().enumerate().filter(|(i, _)| !mask.get(*i)).for_each(|(_, v)| *v = 0.0);
+        model.backend().write(weight.value, &values)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! A trained network as others use it: opened by its run folder or by its model file, which says by itself what it is.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::checkpoint::TensorFile;
+use super::evaluate::{Outputs, Predictor};
+use super::run_folder::RunFolder;
+use super::start;
+use crate::backend::Backend;
+use crate::config::Config;
+use crate::data::{Dataset, ImageShape, Normalisation};
+use crate::error::{Error, Result};
+use crate::model::Model;
+
+/// What a model file says of itself, in its metadata.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct About {
+    /// The run's configuration, as TOML.
+    pub config: String,
+    /// The classes' names, by logit; logits beyond them have none.
+    pub class_names: Vec<String>,
+    /// Channels, height and width of its images.
+    pub image: [usize; 3],
+    /// Logits.
+    pub classes: usize,
+    /// How pixels become its input.
+    pub normalisation: Normalisation,
+    /// Divides the logits, where one was fitted.
+    pub temperature: Option<f64>,
+}
+
+impl About {
+    /// Describes a network of `config` trained on `set`.
+    pub fn new(config: &Config, set: &Dataset, classes: usize) -> Self {
+        let shape = set.shape();
+        About {
+            config: config.to_toml(),
+            class_names: set.class_names().to_vec(),
+            image: [shape.channels, shape.height, shape.width],
+            classes,
+            normalisation: set.normalisation().clone(),
+            temperature: None,
+        }
+    }
+}
+
+/// A trained network, ready to predict.
+pub struct Trained {
+    /// How it was trained.
+    pub config: Config,
+    /// What it is.
+    pub about: About,
+    model: Model,
+    snapshots: Vec<PathBuf>,
+}
+
+impl Trained {
+    /// Opens the result of a run: `path` is its folder or a model file.
+    pub fn open(path: &Path, backend: Box<dyn Backend>) -> Result<Self> {
+        let file = if path.is_dir() { RunFolder::new(path).model() } else { path.to_path_buf() };
+        if path.is_dir() && !file.is_file() {
+            return Err(Error::file(
+                path,
+                "holds no checkpoint/model.safetensors: not a run, or one that is not finished",
+            ));
+        }
+        let about = TensorFile::read(&file)?.state().and_then(|text| serde_json::from_str::<About>(text).ok());
+        let about = about.ok_or_else(|| {
+            Error::file(&file, "does not say what network it is, expected the model.safetensors of a run")
+        })?;
+        let config = Config::from_toml(&about.config)?;
+        let mut model = Model::new(start::network(&config)?, about.image, about.classes, backend)?;
+        start::load_model(&mut model, &file)?;
+        let beside = file.parent().unwrap_or(Path::new(""));
+        let snapshots = if config.ingredients().ensemble { snapshot_files(beside) } else { vec![] };
+        Ok(Trained { config, about, model, snapshots })
+    }
+
+    /// Channels, height and width of its images.
+    pub fn image(&self) -> ImageShape {
+        let [channels, height, width] = self.about.image;
+        ImageShape { channels, height, width }
+    }
+
+    /// Predicts the images of a set, the way the run's method does.
+    pub fn predict(&mut self, set: &Dataset) -> Result<Outputs> {
+        let (shape, expected) = (set.shape(), self.image());
+        if shape != expected {
+            return Err(Error::shape("predict", format!("images of {shape:?}, the network takes {expected:?}")));
+        }
+        let temperature = self.about.temperature.unwrap_or(1.0);
+        let predictor = Predictor { config: &self.config, snapshots: self.snapshots.clone(), temperature };
+        predictor.predict(&mut self.model, set, &mut |_| {})
+    }
+}
+
+/// The snapshots of an ensemble in a folder of checkpoints, in order.
+pub fn snapshot_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    let mut files: Vec<_> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            name.starts_with("snapshot-") && name.ends_with(".safetensors")
+        })
+        .collect();
+    files.sort();
+    files
+}
