@@ -193,6 +193,18 @@ impl TrainArgs {
             || self.seeds.is_some()
     }
 
+    /// The configuration of a run that is resumed, with what may have changed since: where the data is, and the device.
+    ///
+    /// # Errors
+    /// A folder whose name is not UTF-8.
+    pub fn moved(&self, mut config: Config) -> Result<Config> {
+        if let Some(dir) = &self.data {
+            config.data.dir = Some(absolute(dir)?);
+        }
+        config.device = self.machine.device.unwrap_or(config.device);
+        Ok(config)
+    }
+
     /// The configurations to run: every seed of the first method, then of the next.
     ///
     /// # Errors
@@ -242,11 +254,15 @@ impl InfoArgs {
     }
 }
 
-/// The folder as an absolute path, so that a run can be evaluated from anywhere.
 fn data_dir(dir: &Path) -> Result<Assignment> {
-    let absolute = std::path::absolute(dir).map_err(|e| Error::file_because(dir, "is not a folder", e))?;
+    let absolute = absolute(dir)?;
     let text = absolute.to_str().ok_or_else(|| Error::file(dir, "the folder's name is not UTF-8"))?;
     Assignment::new("data.dir", text)
+}
+
+/// The folder as an absolute path, so that a run can be evaluated from anywhere.
+fn absolute(dir: &Path) -> Result<PathBuf> {
+    std::path::absolute(dir).map_err(|e| Error::file_because(dir, "is not a folder", e))
 }
 
 fn preset_name() -> PossibleValuesParser {

@@ -63,7 +63,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
 /// Settles configurations and folders, before anything is trained.
 fn plan_runs(args: &TrainArgs) -> Result<Runs> {
     if let (Some(out), true, false) = (&args.out, args.resume, args.says_what()) {
-        return resumed(out);
+        return resumed(out, args);
     }
     let configs = args.configs()?;
     let several = configs.len() > 1;
@@ -85,7 +85,7 @@ fn plan_runs(args: &TrainArgs) -> Result<Runs> {
                     "holds an unfinished run: go on with --resume, or remove it or name another folder with --out";
                 return Err(Error::Usage(format!("{} {detail}", folder.path().display())));
             }
-            all.push((folder.config()?, folder));
+            all.push((unchanged(&folder, args, &config)?, folder));
         } else {
             all.push((config, folder));
         }
@@ -95,11 +95,25 @@ fn plan_runs(args: &TrainArgs) -> Result<Runs> {
     Ok(Runs { all, parent, name })
 }
 
+/// The configuration that an unfinished run was begun with, which must be the one that is asked for.
+fn unchanged(folder: &RunFolder, args: &TrainArgs, asked: &Config) -> Result<Config> {
+    let began = folder.config()?;
+    match began.first_difference(asked) {
+        None => args.moved(began),
+        Some(key) => {
+            let path = folder.path().display();
+            Err(Error::Usage(format!(
+                "{path} was begun with another {key}: expected the same, or no more than --resume"
+            )))
+        }
+    }
+}
+
 /// The runs of a folder, which is one itself or holds some.
-fn resumed(out: &Path) -> Result<Runs> {
+fn resumed(out: &Path, args: &TrainArgs) -> Result<Runs> {
     let folder = RunFolder::new(out);
     if folder.progress() != run_folder::Progress::Absent {
-        let config = folder.config()?;
+        let config = args.moved(folder.config()?)?;
         return Ok(Runs {
             all: vec![(config, folder)],
             parent: out.parent().unwrap_or(out).into(),
@@ -112,7 +126,7 @@ fn resumed(out: &Path) -> Result<Runs> {
     let mut all = Vec::new();
     for folder in paths.into_iter().map(RunFolder::new) {
         if folder.progress() != run_folder::Progress::Absent {
-            all.push((folder.config()?, folder));
+            all.push((args.moved(folder.config()?)?, folder));
         }
     }
     if all.is_empty() {

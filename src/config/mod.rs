@@ -401,8 +401,26 @@ impl Config {
         }
     }
 
+    /// The first key that makes `other` another experiment; where the data is, on which device and by which version of the program is
+    /// no difference.
+    pub fn first_difference(&self, other: &Config) -> Option<String> {
+        let table = |config: &Config| {
+            let mut config = Config { version: String::new(), device: Device::Auto, ..config.clone() };
+            config.data.dir = None;
+            toml::Table::try_from(config).expect("to_toml says why")
+        };
+        difference("", &table(self), &table(other))
+    }
+
     /// The configuration as TOML with every value written out; [`Config::from_toml`] reads it back.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a configuration is made of what TOML can hold: no integer is above i64::MAX")
     }
+}
+
+fn difference(prefix: &str, a: &toml::Table, b: &toml::Table) -> Option<String> {
+    a.keys().chain(b.keys()).find_map(|name| match (a.get(name), b.get(name)) {
+        (Some(toml::Value::Table(a)), Some(toml::Value::Table(b))) => difference(&format!("{prefix}{name}."), a, b),
+        (a, b) => (a != b).then(|| format!("{prefix}{name}")),
+    })
 }
