@@ -1,7 +1,7 @@
 //! From defaults, preset, file and command line to one checked [`Config`].
 
 use crate::config::preset::{self, Preset};
-use crate::config::{Config, MaskUpdates, Method, NetworkName, Optimizer, Recipe, key};
+use crate::config::{Config, MaskUpdates, MaskedMomentum, Method, NetworkName, Optimizer, Recipe, Semantics, key};
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::path::Path;
@@ -196,6 +196,17 @@ impl Config {
         if self.train.nesterov && self.train.momentum == 0.0 && self.train.optimizer == Optimizer::Sgd {
             return error("train.nesterov = true: expected train.momentum above 0".into());
         }
+        if parts.random_mask && self.random_mask.semantics == Semantics::Official {
+            // What is aside while Z drops a weight is defined by the released code, which trains with SGD.
+            if self.train.optimizer != Optimizer::Sgd {
+                return error("random_mask.semantics = \"official\": expected train.optimizer = \"sgd\"".into());
+            }
+            if self.random_mask.momentum != MaskedMomentum::Frozen {
+                return error(
+                    "random_mask.momentum = \"decay\": an option of the paper's semantics, not of \"official\"".into(),
+                );
+            }
+        }
         let (start, last) = (self.first_snapshot(), self.epochs());
         if parts.snapshots() && start > last {
             return error(format!("averaging.start = {}: the last epoch is {last}", self.averaging.start.0));
@@ -264,7 +275,7 @@ fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Keep, Semantics};
+    use crate::config::Keep;
     use crate::data::Source;
 
     fn resolve(preset: &str, set: &[&str]) -> Result<Config> {

@@ -46,7 +46,8 @@ pub fn densities(config: &Config, model: &Model) -> Result<Vec<LayerDensity>> {
 /// Sets the initial weights and masks.
 pub fn initialise(config: &Config, model: &mut Model) -> Result<()> {
     let mut seed = config.seed;
-    let source = config.sparse.mask_from.as_deref().map(RunFolder::finished).transpose()?;
+    let lottery = config.ingredients().updates == MaskUpdates::Lottery;
+    let source = config.sparse.mask_from.as_deref().filter(|_| lottery).map(RunFolder::finished).transpose()?;
     if let Some(run) = &source {
         // A ticket is a mask and the weights it was found from: rewound means that run's own initial weights.
         seed = run.config()?.seed;
