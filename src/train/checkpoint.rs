@@ -21,12 +21,21 @@ pub fn mask_name(weight: &str) -> String {
     format!("{weight}.mask")
 }
 
+/// The ending of the names under which files are written before they get their own.
+const TEMPORARY: &str = ".cigl-tmp";
+
+/// Whether `path` is a file that [`write_atomically`] had not finished.
+pub(super) fn is_temporary(path: &Path) -> bool {
+    let name = path.file_name().map(|n| n.to_string_lossy()).unwrap_or_default();
+    name.starts_with('.') && name.ends_with(TEMPORARY)
+}
+
 /// Writes `contents` under `path`: to a temporary file beside it, to disk, then by renaming, so that whoever looks finds the old file or
 /// the new one.
 pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
     let because = |what: &str, e: std::io::Error| Error::file_because(path, what.to_string(), e);
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
+    let temporary = path.with_file_name(format!(".{name}.{}{TEMPORARY}", std::process::id()));
     let write = || -> std::io::Result<()> {
         let mut file = File::create(&temporary)?;
         file.write_all(contents)?;
@@ -64,7 +73,7 @@ impl Tensors {
     /// The file: 8 bytes of header length, the header as JSON, the tensors, floats first so that they are aligned.
     ///
     /// Not by the crate's own writer, whose metadata comes in the random order of a hash map: equal tensors should be equal
-    /// files. The checksum is of everything after the header.
+    /// files. One checksum is of everything after the header, one of the state; a damaged name or shape is found for what it is.
     fn to_file(&self, state: &str) -> Vec<u8> {
         let mut order: Vec<_> = self.all.iter().collect();
         order.sort_by_key(|(_, (dtype, _, _))| *dtype == Dtype::U8);
@@ -80,6 +89,7 @@ impl Tensors {
         header["__metadata__"] = serde_json::json!({
             "format": "pt",
             "cigl": state,
+            "cigl_blake3": blake3::hash(state.as_bytes()).to_hex().as_str(),
             "blake3": blake3::hash(&data).to_hex().as_str(),
         });
         let mut header = serde_json::Value::Object(header).to_string().into_bytes();
@@ -108,14 +118,20 @@ impl TensorFile {
         SafeTensors::deserialize(&contents).map_err(broken)?;
         let (header, metadata) = SafeTensors::read_metadata(&contents).map_err(broken)?;
         let entry = |key: &str| metadata.metadata().as_ref().and_then(|m| m.get(key)).cloned();
-        if let Some(expected) = entry("blake3") {
-            let found = blake3::hash(&contents[8 + header..]);
-            if found.to_hex().as_str() != expected {
-                let detail = format!("the tensors' checksum is {}, the file says {expected}", found.to_hex());
+        let state = entry("cigl");
+        let described = state.as_deref().unwrap_or_default().as_bytes();
+        for (what, key, bytes) in
+            [("tensors", "blake3", &contents[8 + header..]), ("description", "cigl_blake3", described)]
+        {
+            // Files of other programs have no checksums; ours have both.
+            let (found, expected) = (blake3::hash(bytes).to_hex(), entry(key));
+            if expected.as_deref().map_or(state.is_some(), |expected| found.as_str() != expected) {
+                let expected = expected.unwrap_or("nothing".into());
+                let detail = format!("is damaged: the checksum of its {what} is {found}, the file says {expected}");
                 return Err(Error::file(path, detail));
             }
         }
-        Ok(TensorFile { path: path.into(), state: entry("cigl"), contents })
+        Ok(TensorFile { path: path.into(), state, contents })
     }
 
     /// What the metadata says of the run.

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use super::start;
-use crate::Result;
 use crate::backend::{Draw, Effective, Extent, StepState};
 use crate::calibration::{self, Evaluation, Options, Scores, softmax, temperature};
 use crate::config::Config;
 use crate::data::Dataset;
 use crate::data::batches::{self, Augment};
+use crate::error::{Error, Result};
 use crate::graph::Mode;
 use crate::model::Model;
 use crate::rng::Domain;
@@ -55,7 +55,13 @@ pub fn logits(model: &mut Model, set: &Dataset, batch: usize, seen: &mut dyn FnM
         images.resize(indices.len() * set.shape().elements(), 0.0);
         labels.resize(indices.len(), 0);
         batches::fill(set, indices, Augment::default(), &mut images, &mut labels)?;
-        all.extend(model.forward(Mode::Evaluate, &images, state)?);
+        let logits = model.forward(Mode::Evaluate, &images, state)?;
+        if let Some(at) = logits.iter().position(|x| !x.is_finite()) {
+            let image = all.len() / model.classes() + at / model.classes();
+            let detail = format!("the logits of image {image} are not finite: the network has diverged");
+            return Err(Error::shape("evaluation", detail));
+        }
+        all.extend(logits);
         seen(indices.len());
     }
     Ok(all)

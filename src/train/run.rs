@@ -67,31 +67,30 @@ pub fn run(
 ) -> Result<Outcome> {
     let device = backend.device();
     let timetable = Timetable::new(config, splits.train.len())?;
-    let mut model = new_model(config, &splits.train, backend)?;
+    let model = new_model(config, &splits.train, backend)?;
+    let mut trainer = Trainer::new(config, timetable, model, &splits.train)?;
+    let plan = check_resources(&mut trainer, config, splits, around)?;
+    if !folder.checkpoint().is_file() {
+        start::initialise(config, trainer.model())?;
+    }
+    // Only now: nothing is left behind by a configuration that cannot start.
     if folder.progress() == Progress::Absent {
-        // Nothing is left behind by a configuration that cannot start.
-        start::initialise(config, &mut model)?;
         folder.create(config)?;
     }
     let _lock = folder.lock()?;
-    let mut trainer = Trainer::new(config, timetable, model, &splits.train)?;
-    let mut seconds = if folder.checkpoint().is_file() {
-        checkpoint::restore(&mut trainer, &folder.checkpoint())?
-    } else {
-        start::initialise(config, trainer.model())?;
-        0.0
-    };
-    let plan = check_resources(&mut trainer, config, splits, around)?;
-    let rate = train(&mut trainer, folder, &mut seconds, &plan, around)?;
-    finish(&mut trainer, config, splits, around)?;
-    let mut about = About::new(config, &splits.train, trainer.model().classes());
-    checkpoint::save_model(trainer.model(), &about, &folder.model())?;
-    let (test, val, temperature) = evaluate(&mut trainer, config, folder, splits, around)?;
-    if temperature.is_some() {
-        about.temperature = temperature;
-        checkpoint::save_model(trainer.model(), &about, &folder.model())?;
+    folder.remove_temporaries()?;
+    let mut seconds = 0.0;
+    if folder.checkpoint().is_file() {
+        seconds = checkpoint::restore(&mut trainer, &folder.checkpoint())?;
     }
-    let summary = summarise(&mut trainer, config, splits, device, seconds, rate, temperature, &test, val.as_ref())?;
+    train(&mut trainer, folder, &mut seconds, &plan, around)?;
+    finish(&mut trainer, config, splits, around)?;
+    interrupted(around)?;
+    let (test, val, temperature) = evaluate(&mut trainer, config, folder, splits, around)?;
+    let about = About { temperature, ..About::new(config, &splits.train, trainer.model().classes()) };
+    interrupted(around)?;
+    checkpoint::save_model(trainer.model(), &about, &folder.model())?;
+    let summary = summarise(&mut trainer, config, splits, device, seconds, temperature, &test, val.as_ref())?;
     draw(config, folder, &summary, &test)?;
     let text = serde_json::to_string_pretty(&summary)
         .map_err(|e| Error::file_because(folder.summary(), "the summary cannot be written", e))?;
@@ -155,24 +154,23 @@ fn check_resources(trainer: &mut Trainer, config: &Config, splits: &Splits, arou
     Ok(format!("{} MiB of memory, up to {} MiB of disk", mib(memory), mib(disk)))
 }
 
-/// The loop. Returns images a second of this sitting.
+/// The loop.
 fn train(
     trainer: &mut Trainer,
     folder: &RunFolder,
     seconds: &mut f64,
     plan: &str,
     around: &mut Surroundings,
-) -> Result<f64> {
+) -> Result<()> {
     let (total, first) = (trainer.timetable().steps, trainer.position());
     let mut log = folder.open_log(first)?;
     (around.watch)(Event::Phase { name: "training", total, done: first });
     let (sitting, before) = (Instant::now(), *seconds);
-    let (mut images, mut since_log) = (0, (Instant::now(), 0));
+    let mut since_log = (Instant::now(), 0);
     let mut timed = Instant::now();
     let mut signal = 0;
     while !trainer.is_done() && signal == 0 {
         let report = trainer.step()?;
-        images += report.images;
         since_log.1 += report.images;
         match report.step - first {
             0 => timed = Instant::now(),
@@ -198,17 +196,24 @@ fn train(
                 "step": report.step, "epoch": report.epoch,
                 "epoch_loss": means.loss, "epoch_accuracy": means.accuracy, "seconds": *seconds,
             }))?;
-            checkpoint::save(trainer, *seconds, &folder.checkpoint())?;
         }
         signal = around.signal.load(Ordering::Relaxed);
+        if report.epoch_end.is_some() || trainer.is_done() || signal != 0 {
+            // The log goes first: what a checkpoint is ahead of is never logged again.
+            log.sync()?;
+            trainer.check_finite(report.loss)?;
+            checkpoint::save(trainer, *seconds, &folder.checkpoint())?;
+        }
     }
-    if signal != 0 || (trainer.is_done() && first < total) {
-        checkpoint::save(trainer, *seconds, &folder.checkpoint())?;
+    interrupted(around)
+}
+
+/// Fails once a signal has come; what a run has to save is saved whenever this is asked.
+fn interrupted(around: &Surroundings) -> Result<()> {
+    match around.signal.load(Ordering::Relaxed) {
+        0 => Ok(()),
+        signal => Err(Error::Interrupted { signal: signal as i32 }),
     }
-    if signal != 0 {
-        return Err(Error::Interrupted { signal: signal as i32 });
-    }
-    Ok(images as f64 / sitting.elapsed().as_secs_f64().max(1e-9))
 }
 
 fn step_point(report: &StepReport, rate: f64) -> Value {
@@ -283,7 +288,9 @@ fn evaluate(
     let outputs = predictor.predict(trainer.model(), &splits.test, &mut seen)?;
     let test = measure(&outputs, &splits.test, classes, config.seed)?;
     if !predictor.snapshots.is_empty() {
-        start::load_model(trainer.model(), &folder.model())?;
+        // The network was lent to the snapshots; what training left comes back.
+        checkpoint::restore(trainer, &folder.checkpoint())?;
+        trainer.finish(&mut |_| {})?;
     }
     Ok((test, val, fitted))
 }
@@ -295,7 +302,6 @@ fn summarise(
     splits: &Splits,
     device: String,
     seconds: f64,
-    rate: f64,
     temperature: Option<f64>,
     test: &Evaluation,
     val: Option<&Evaluation>,
@@ -323,7 +329,7 @@ fn summarise(
         device,
         version: env!("CARGO_PKG_VERSION").into(),
         seconds,
-        images_per_second: rate,
+        images_per_second: timetable.images(trainer.position()) as f64 / seconds.max(1e-9),
         temperature,
         test: test.metrics.clone(),
         val: val.map(|v| v.metrics.clone()),

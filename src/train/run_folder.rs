@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::checkpoint::write_atomically;
+use super::checkpoint::{is_temporary, write_atomically};
 use crate::config::Config;
 use crate::error::{Error, Result};
 
@@ -154,6 +154,17 @@ impl RunFolder {
         }
     }
 
+    /// Removes what processes that were killed while they wrote have left. Only for the holder of the lock.
+    pub fn remove_temporaries(&self) -> Result<()> {
+        for folder in [self.path.clone(), self.checkpoints(), self.path.join("plots")] {
+            let entries = fs::read_dir(&folder).map_err(|e| Error::file_because(&folder, "could not be read", e))?;
+            let mut paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+            let left = paths.try_for_each(|path| if is_temporary(&path) { fs::remove_file(path) } else { Ok(()) });
+            left.map_err(|e| Error::file_because(&folder, "a temporary file in it could not be removed", e))?;
+        }
+        Ok(())
+    }
+
     /// Opens the log for appending, without what was logged from step `from` on or only half written.
     pub fn open_log(&self, from: u64) -> Result<Log> {
         let path = self.metrics();
@@ -196,5 +207,10 @@ impl Log {
         self.file
             .write_all(format!("{point}\n").as_bytes())
             .map_err(|e| Error::file_because(&self.path, "could not be written", e))
+    }
+
+    /// Returns once all points are on the disk.
+    pub fn sync(&mut self) -> Result<()> {
+        self.file.sync_data().map_err(|e| Error::file_because(&self.path, "could not be written", e))
     }
 }

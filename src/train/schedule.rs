@@ -63,6 +63,8 @@ pub struct Timetable {
     pub steps_per_epoch: u64,
     /// Images that an epoch uses.
     pub images_per_epoch: u64,
+    /// Images of every step but the last of an epoch, which may have fewer.
+    pub batch_size: u64,
     /// Steps that the run takes: all of the training, or `train.steps`.
     pub steps: u64,
     /// The learning rate.
@@ -121,6 +123,12 @@ impl Timetable {
             }
         };
         let updates = UpdateSteps { delta_t: config.sparse.delta_t, end };
+        if config.ingredients().updates == MaskUpdates::Gmp && updates.count(all) == 0 && config.sparsity > 0.0 {
+            return Err(Error::Usage(format!(
+                "sparse.delta_t = {}: gmp prunes every so many steps before step {end} (sparse.t_end), so it never would",
+                config.sparse.delta_t
+            )));
+        }
         let snapshots = config.ingredients().snapshots().then(|| config.first_snapshot()..=epochs);
         if let (Some(snapshots), Some(last)) = (&snapshots, updates.last(all)) {
             // The first snapshot is taken after the last step of its epoch.
@@ -135,12 +143,18 @@ impl Timetable {
             }
         }
         let lr = LearningRate { peak: train.lr, warmup: at(train.warmup_steps), decay };
-        Ok(Timetable { epochs, steps_per_epoch, images_per_epoch, steps, lr, updates, snapshots })
+        Ok(Timetable { epochs, steps_per_epoch, images_per_epoch, batch_size: batch, steps, lr, updates, snapshots })
     }
 
     /// The epoch, from 1, of the 0-based `step`.
     pub fn epoch(&self, step: u64) -> u64 {
         step / self.steps_per_epoch + 1
+    }
+
+    /// Images seen in the first `steps` steps.
+    pub fn images(&self, steps: u64) -> u64 {
+        let (epochs, rest) = (steps / self.steps_per_epoch, steps % self.steps_per_epoch);
+        epochs * self.images_per_epoch + rest * self.batch_size
     }
 
     /// Whether a snapshot is taken once the 0-based `step` is done.

@@ -113,7 +113,7 @@ pub struct Summary {
     pub version: String,
     /// Seconds of training, over all sittings.
     pub seconds: f64,
-    /// Training images a second, of the last sitting.
+    /// Training images a second, over all sittings.
     pub images_per_second: f64,
     /// The temperature that was fitted, for a method that does.
     #[serde(default, skip_serializing_if = "Option::is_none")]

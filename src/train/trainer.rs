@@ -5,11 +5,11 @@
 
 use super::mask_update::MaskUpdater;
 use super::schedule::Timetable;
-use crate::Result;
 use crate::backend::{Adam, Draw, Effective, Extent, Masking, Sgd, Span, StepState, Update};
 use crate::config::{Config, MaskUpdates, MaskedMomentum, Optimizer, Rescale, Semantics};
 use crate::data::batches::{self, Augment};
 use crate::data::{Augmentation, Dataset, Mixup, soft_targets};
+use crate::error::{Error, Result};
 use crate::graph::{Mode, ParameterId, Role};
 use crate::model::Model;
 use crate::rng::Domain;
@@ -203,6 +203,17 @@ impl<'a> Trainer<'a> {
             epoch_end: self.count(seen.loss, seen.correct, batch),
             snapshot,
         })
+    }
+
+    /// Fails when a parameter is not finite: such weights must not replace the last good checkpoint. `loss` is the last step's.
+    pub fn check_finite(&mut self, loss: f32) -> Result<()> {
+        for (id, p) in self.model.parameters().clone().iter() {
+            let span = self.model.value(id);
+            if self.model.backend().read(span)?.iter().any(|x| !x.is_finite()) {
+                return Err(Error::Diverged { loss, step: self.step, layer: p.name.clone() });
+            }
+        }
+        Ok(())
     }
 
     /// Fills images and targets; returns the number of images.
