@@ -1,0 +1,15 @@
+//! The built program from end to end, as a user meets it: runs, interruptions, mistakes, every method and every key.
+//!
+//! All runs are on a few hundred of the embedded digits, some tenths of a second each.
+
+mod averaging;
+mod determinism;
+mod divergence;
+mod errors;
+mod keys;
+mod methods;
+mod program;
+mod random_mask;
+mod resume;
+mod run_files;
+mod softmax_regression;
