@@ -4,6 +4,8 @@
 //! trust the plan. Whatever differs from step to step (step number, learning rate) is in [`StepState`].
 
 pub mod cpu;
+#[cfg(test)]
+pub(crate) mod parity;
 
 use crate::bitmask::BitMask;
 use crate::rng::Domain;

@@ -34,6 +34,18 @@ impl Level {
     }
 }
 
+#[cfg(test)]
+impl Level {
+    /// All levels of this machine, the best last.
+    pub(crate) fn available() -> Vec<Level> {
+        match best() {
+            Level::Portable => vec![Level::Portable],
+            Level::Avx2 => vec![Level::Portable, Level::Avx2],
+            Level::Avx512 => vec![Level::Portable, Level::Avx2, Level::Avx512],
+        }
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 fn best() -> Level {
     if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") {
