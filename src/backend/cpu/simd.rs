@@ -78,6 +78,7 @@ pub(crate) trait Lanes: Copy {
     unsafe fn mul(self, other: Self) -> Self;
     /// self * by + plus, rounded once.
     unsafe fn fma(self, by: Self, plus: Self) -> Self;
+    /// The larger; `other` where one is NaN.
     unsafe fn max(self, other: Self) -> Self;
     /// self where by > 0, else 0.
     unsafe fn where_positive(self, by: Self) -> Self;
