@@ -45,7 +45,7 @@ impl Reference {
         self.set(Sink { to, add: false }, values.iter().map(|&x| Bounded::exact(x)).collect());
     }
 
-    /// The whole of memory.
+
     fn set(&mut self, sink: Sink<Span>, values: Vec<Bounded>) {
         assert_eq!(sink.to.len, values.len());
         for (to, x) in self.memory[sink.to.at..].iter_mut().zip(values) {
