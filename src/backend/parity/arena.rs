@@ -2,10 +2,10 @@
 
 use super::bounded::Bounded;
 use super::{Reference, values};
+use crate::Result;
 use crate::backend::{Backend, Map, Sink, Span, Weight};
 use crate::bitmask::BitMask;
 use crate::shape::Shape;
-use crate::Result;
 
 /// Floats between any two places.
 const GUARD: usize = 48;

@@ -23,7 +23,8 @@ fn describe(arena: &mut Arena, s: Shape, x: &[f32], halo: usize, relu: bool) -> 
 }
 
 fn cases() -> Vec<(Shape, usize, usize)> {
-    let shapes = [(15, 1, 1, 1), (16, 3, 9, 7), (17, 5, 1, 3), (31, 33, 2, 2), (33, 8, 8, 8), (1, 65, 5, 4), (2, 2, 32, 32)];
+    let shapes =
+        [(15, 1, 1, 1), (16, 3, 9, 7), (17, 5, 1, 3), (31, 33, 2, 2), (33, 8, 8, 8), (1, 65, 5, 4), (2, 2, 32, 32)];
     shapes.into_iter().enumerate().map(|(i, (n, c, h, w))| (Shape::images(n, c, h, w), i % 3, (i + 1) % 3)).collect()
 }
 

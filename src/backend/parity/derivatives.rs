@@ -113,7 +113,9 @@ fn convolution_derivatives_are_those_of_the_forward_pass() {
 
 #[test]
 fn batch_norm_derivatives_are_those_of_the_forward_pass() {
-    for (s, relu) in [(Shape::images(3, 2, 2, 3), false), (Shape::images(5, 3, 1, 1), true), (Shape::images(2, 1, 4, 3), true)] {
+    for (s, relu) in
+        [(Shape::images(3, 2, 2, 3), false), (Shape::images(5, 3, 1, 1), true), (Shape::images(2, 1, 4, 3), true)]
+    {
         let mut bench = Bench::new();
         let [x, dx, y, dy] = [s; 4].map(|shape| bench.map(shape));
         let [scale, dscale, shift, dshift, mean] = [1, 2, 3, 4, 5].map(|seed| bench.span(&values(s.c, seed)));
@@ -137,10 +139,30 @@ fn derivatives_of_the_other_ops_are_those_of_their_forward_passes() {
     let s = Shape::images(3, 4, 5, 4);
     let pool = Conv { stride: 2, padding: 1 };
     let cases: [(&str, Shape, Pass, Pass); 5] = [
-        ("dropout", s, Box::new(|on, x, y| on.dropout(x, 0.4, 1, set(y))), Box::new(|on, dy, dx| on.dropout(dy, 0.4, 1, set(dx)))),
-        ("average_pool", Shape::features(3, 4), Box::new(|on, x, y| on.average_pool(x, y)), Box::new(|on, dy, dx| on.average_pool_grad(dy, set(dx)))),
-        ("flatten", Shape::features(3, 80), Box::new(|on, x, y| on.flatten(x, y)), Box::new(|on, dy, dx| on.flatten_grad(dy, set(dx)))),
-        ("add", s, Box::new(|on, x, y| on.add(x, x, y)), Box::new(|on, dy, dx| on.copy(dy, set(dx)).and_then(|()| on.copy(dy, Sink { to: dx, add: true })))),
+        (
+            "dropout",
+            s,
+            Box::new(|on, x, y| on.dropout(x, 0.4, 1, set(y))),
+            Box::new(|on, dy, dx| on.dropout(dy, 0.4, 1, set(dx))),
+        ),
+        (
+            "average_pool",
+            Shape::features(3, 4),
+            Box::new(|on, x, y| on.average_pool(x, y)),
+            Box::new(|on, dy, dx| on.average_pool_grad(dy, set(dx))),
+        ),
+        (
+            "flatten",
+            Shape::features(3, 80),
+            Box::new(|on, x, y| on.flatten(x, y)),
+            Box::new(|on, dy, dx| on.flatten_grad(dy, set(dx))),
+        ),
+        (
+            "add",
+            s,
+            Box::new(|on, x, y| on.add(x, x, y)),
+            Box::new(|on, dy, dx| on.copy(dy, set(dx)).and_then(|()| on.copy(dy, Sink { to: dx, add: true }))),
+        ),
         ("copy", s, Box::new(|on, x, y| on.copy(x, set(y))), Box::new(|on, dy, dx| on.copy(dy, set(dx)))),
     ];
     for (name, out, forward, backward) in cases {
@@ -157,9 +179,15 @@ fn derivatives_of_the_other_ops_are_those_of_their_forward_passes() {
         on.relu_grad(y, dy, set(dx)).unwrap();
     });
     let [y, dy] = [Shape::images(3, 4, 3, 2); 2].map(|shape| bench.map(shape));
-    bench.check("max_pool", &[(span(x), span(dx))], (span(y), span(dy)), &|on| on.max_pool(x, 3, pool, y).unwrap(), &|on| {
-        on.max_pool_grad(x, dy, 3, pool, set(dx)).unwrap();
-    });
+    bench.check(
+        "max_pool",
+        &[(span(x), span(dx))],
+        (span(y), span(dy)),
+        &|on| on.max_pool(x, 3, pool, y).unwrap(),
+        &|on| {
+            on.max_pool_grad(x, dy, 3, pool, set(dx)).unwrap();
+        },
+    );
     let [y, dy] = [s; 2].map(|shape| bench.map(shape));
     let [bias, dbias] = [1, 2].map(|seed| bench.span(&values(s.c, seed)));
     bench.check("bias", &[(bias, dbias)], (span(y), span(dy)), &|on| on.add_bias(x, bias, y).unwrap(), &|on| {

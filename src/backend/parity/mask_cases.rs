@@ -19,7 +19,8 @@ fn random_masks_are_the_specified_bits() {
         }
         arena.register(&[]);
         let keep = [0.9, 0.0, 1.0, 0.5];
-        let draw = Draw { seed: 0xABCD_0123_4567_89EF, domain: Domain::RandomMask, step: 9, keep: &keep, inverted: false };
+        let draw =
+            Draw { seed: 0xABCD_0123_4567_89EF, domain: Domain::RandomMask, step: 9, keep: &keep, inverted: false };
         arena.run(&[0, 1, 2, 3].map(Output::RandomMask), |on| {
             on.random_mask(&draw)?;
             for (layer, &keep) in keep.iter().enumerate() {
@@ -118,8 +119,7 @@ fn a_weight_dropped_and_regrown_keeps_value_and_momentum_and_a_new_one_starts_at
     let mut cpu = super::Cpu::new();
     let on: &mut dyn Backend = &mut cpu;
     let span = |at| crate::backend::Span { at, len: 5 };
-    let weight =
-        Weight { layer: 0, value: span(0), grad: span(16), out_channels: 5, in_channels: 1, kernel: [1, 1] };
+    let weight = Weight { layer: 0, value: span(0), grad: span(16), out_channels: 5, in_channels: 1, kernel: [1, 1] };
     on.reserve(64).unwrap();
     on.register(&[weight]).unwrap();
     on.write_mask(0, &BitMask::from_fn(5, |i| i < 3)).unwrap();

@@ -77,7 +77,9 @@ fn two_nesterov_steps_give_the_numbers_worked_out_by_hand() {
         let velocity = arena.span(&[0.0, 0.0]);
         let update = Update { value, grad, velocity, masked: None, weight_decay: 0.01 };
         let rule = Sgd { lr: 0.1, momentum: 0.9, nesterov: true };
-        arena.run(&[value, velocity].map(Output::Span), |on| on.sgd(rule, &[update]).and_then(|()| on.sgd(rule, &[update])));
+        arena.run(&[value, velocity].map(Output::Span), |on| {
+            on.sgd(rule, &[update]).and_then(|()| on.sgd(rule, &[update]))
+        });
     });
     let got: Vec<f32> = outputs.iter().flat_map(|output| output.observed(&mut cpu, "hand")).collect();
     for (got, by_hand) in got.into_iter().zip([0.76507411, -2.45142622, 0.968031, 1.860138]) {
@@ -89,7 +91,9 @@ fn two_nesterov_steps_give_the_numbers_worked_out_by_hand() {
 fn adam_follows_its_paper_under_the_masks() {
     let rule = Adam { lr: 1e-2, betas: [0.9, 0.999], epsilon: 1e-8, t: 1 };
     let maskings = [Masking::Deterministic, Masking::Frozen, Masking::Decay, Masking::DenseMomentum];
-    for (t, masking) in [1, 2, 1000].into_iter().flat_map(|t| maskings.map(|m| (t, Some(m))).into_iter().chain([(t, None)])) {
+    for (t, masking) in
+        [1, 2, 1000].into_iter().flat_map(|t| maskings.map(|m| (t, Some(m))).into_iter().chain([(t, None)]))
+    {
         on_every_device(&format!("adam at {t}, {masking:?}"), |arena| {
             let weight = masked(arena, false, false);
             let first = arena.span(&values(LEN, 3));

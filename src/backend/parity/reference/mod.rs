@@ -4,10 +4,10 @@
 
 mod batch_norm;
 mod conv;
+mod dropout;
 mod loss;
 mod masks;
 mod optimiser;
-mod dropout;
 mod pool;
 
 use super::bounded::Bounded;
@@ -44,7 +44,6 @@ impl Reference {
     pub(crate) fn write_exact(&mut self, to: Span, values: &[f64]) {
         self.set(Sink { to, add: false }, values.iter().map(|&x| Bounded::exact(x)).collect());
     }
-
 
     fn set(&mut self, sink: Sink<Span>, values: Vec<Bounded>) {
         assert_eq!(sink.to.len, values.len());

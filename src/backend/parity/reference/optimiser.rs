@@ -65,7 +65,8 @@ impl Reference {
         let [u1, u2] = rule.betas.map(unbias).map(|x| Bounded::after(1.0, x, x));
         for i in 0..update.value.len {
             let (inside, kept, scale) = self.masks(update, i);
-            let [w, m, s, g] = [update.value, update.velocity, second, update.grad].map(|span| self.memory[span.at + i]);
+            let [w, m, s, g] =
+                [update.value, update.velocity, second, update.grad].map(|span| self.memory[span.at + i]);
             let moved = |g: Bounded| {
                 let (m, s) = (b1 * m + (one - b1) * g, b2 * s + (one - b2) * (g * g));
                 (w - lr * (m / u1) / ((s / u2).sqrt() + epsilon), m, s)
