@@ -393,6 +393,9 @@ fn halos(graph: &Graph) -> Halos {
     halos
 }
 
+/// What places are sorted by.
+type Order<'a> = &'a dyn Fn(&Place) -> (usize, usize);
+
 /// Gives every place its offset. Returns the end of the arena and the live maximum.
 ///
 /// No greedy order is best for all networks: these are tried, and the first with the lowest end is kept.
@@ -401,7 +404,7 @@ fn lay_out(places: &mut [Place], base: usize) -> (usize, usize) {
     let by_start = |p: &Place| (p.live.0, usize::MAX - p.len);
     let by_end = |p: &Place| (usize::MAX - p.live.1, usize::MAX - p.len);
     let by_area = |p: &Place| (usize::MAX - p.len * (1 + p.live.1 - p.live.0), p.live.0);
-    let orders: [&dyn Fn(&Place) -> (usize, usize); 4] = [&by_size, &by_start, &by_end, &by_area];
+    let orders: [Order; 4] = [&by_size, &by_start, &by_end, &by_area];
     let tried = orders.into_iter().map(|order| first_fit(places, base, order));
     let end_of = |at: &[usize]| places.iter().zip(at).map(|(p, at)| at + p.len).max().unwrap_or(base);
     let best = tried.min_by_key(|at| end_of(at)).expect("there are orders to try");
@@ -413,7 +416,7 @@ fn lay_out(places: &mut [Place], base: usize) -> (usize, usize) {
 }
 
 /// The offset of each place when, in the given order, each takes the lowest one where nothing alive at the same time lies.
-fn first_fit(places: &[Place], base: usize, order: impl Fn(&Place) -> (usize, usize)) -> Vec<usize> {
+fn first_fit(places: &[Place], base: usize, order: Order) -> Vec<usize> {
     let mut queue: Vec<usize> = (0..places.len()).collect();
     queue.sort_by_key(|&i| order(&places[i]));
     let mut offsets = vec![base; places.len()];

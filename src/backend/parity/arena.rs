@@ -161,7 +161,8 @@ impl<'a> Arena<'a> {
         call(self.on).unwrap();
     }
 
-    /// The call under test: writes its outputs and nothing else.
+    /// The call under test: writes its outputs and nothing else. Outputs are read when the case is over, so no later call may
+    /// write them again.
     pub(super) fn run(&mut self, outputs: &[Output], call: impl FnOnce(&mut dyn Backend) -> Result<()>) {
         let whole = Span { at: 0, len: self.end };
         let before = self.on.read(whole).unwrap();

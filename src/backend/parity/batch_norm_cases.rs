@@ -2,7 +2,7 @@
 
 use super::arena::{Arena, Output};
 use super::{on_every_device, values};
-use crate::backend::{BatchNorm, Extent, Sink, StepState};
+use crate::backend::{BatchNorm, Extent, StepState};
 use crate::shape::Shape;
 
 /// A batch norm of `x`, its statistics poisoned where it is to write them.
@@ -43,7 +43,8 @@ fn check(name: &str, spread: f32, mean: f32) {
                 let dx = arena.sink(s, from, add);
                 let all = [Output::Gradient(dx.to), Output::Span(ds.to), Output::Span(db.to)];
                 arena.run(&all, |on| on.batch_norm_grad(&bn, dy, Some(dx), ds, db));
-                arena.run(&all[1..], |on| on.batch_norm_grad(&bn, dy, None, Sink { add: false, ..ds }, db));
+                let (ds, db) = (arena.span_sink(s.c, !add), arena.span_sink(s.c, add));
+                arena.run(&[ds.to, db.to].map(Output::Span), |on| on.batch_norm_grad(&bn, dy, None, ds, db));
                 let y = arena.sink(s, to, false).to;
                 arena.run(&[Output::Value(y)], |on| on.batch_norm_inference(&bn, y));
             });

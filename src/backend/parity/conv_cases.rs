@@ -2,7 +2,7 @@
 
 use super::arena::{Arena, Output};
 use super::{on_every_device, values};
-use crate::backend::{Conv, Effective, Extent, StepState};
+use crate::backend::{Conv, Draw, Effective, Extent, Growth, PruneAndGrow, StepState, Weight};
 use crate::bitmask::BitMask;
 use crate::rng::{Domain, Stream};
 use crate::shape::Shape;
@@ -150,4 +150,71 @@ fn convolutions_of_the_networks_equal_the_sum_of_their_products() {
             Case { density, add, extent, ..shape.clone() }.run();
         }
     }
+}
+
+/// One layer, used on two shapes, under one mask after another: what a device keeps of a mask must follow every change.
+#[test]
+fn a_new_mask_takes_effect_at_once() {
+    let (conv, dims) = (Conv { stride: 2, padding: 1 }, [6, 5, 3, 3]);
+    let (len, base) = (270, values(270, 3));
+    let shapes = [
+        (Shape::images(3, 5, 7, 5), Shape::images(3, 6, 4, 3)),
+        (Shape::images(17, 5, 6, 8), Shape::images(17, 6, 3, 4)),
+    ];
+    on_every_device("changes of mask", |arena| {
+        let weight = arena.weight(dims, &base, &values(len, 4));
+        arena.register(&[]);
+        let velocity = arena.span(&vec![0.0; len]);
+        for round in 0..4 {
+            match round {
+                0 => arena.prepare(|on| on.write_mask(0, &BitMask::from_fn(len, |i| i % 5 == 0))),
+                1 => arena.prepare(|on| on.write_mask(0, &BitMask::from_fn(len, |i| i % 4 == 1))),
+                2 => arena.prepare(|on| {
+                    let (growth, leak) = (Growth::Gradient, None);
+                    on.prune_and_grow(&[PruneAndGrow {
+                        weight,
+                        drop: 30,
+                        grow: 30,
+                        growth,
+                        velocity,
+                        dense_momentum: false,
+                        leak,
+                    }])?;
+                    on.write(weight.value, &base)
+                }),
+                _ => arena.prepare(|on| {
+                    on.prune_globally(&[(weight, velocity)], 20)?;
+                    on.random_mask(&Draw {
+                        seed: 1,
+                        domain: Domain::RandomMask,
+                        step: 2,
+                        keep: &[0.7],
+                        inverted: false,
+                    })
+                }),
+            }
+            let which = if round == 3 { Effective::Random } else { Effective::Deterministic };
+            arena.prepare(|on| on.effective_weights(which, &[]));
+            for (number, (xs, ys)) in shapes.into_iter().enumerate() {
+                let x = arena.value(xs, 1 + number, &values(xs.len(), 1));
+                let dy = arena.gradient(ys, 1 + number, &values(ys.len(), 2));
+                let (y, dx) = (arena.sink(ys, 0, false).to, arena.sink(xs, 0, false));
+                arena.run(&[Output::Value(y)], |on| on.conv2d(x, weight, conv, y));
+                arena.run(&[Output::Gradient(dx.to)], |on| on.conv2d_grad_input(dy, weight, conv, dx));
+                let mut mask = BitMask::zeros(len);
+                arena.prepare(|on| on.read_mask(0).map(|read| mask = read));
+                for extent in [Extent::Dense, Extent::Active] {
+                    let step = StepState { seed: 0, step: 0, statistics_momentum: 0.1, extent };
+                    arena.prepare(|on| on.begin_step(step));
+                    let weight = Weight { grad: arena.span(&values(len, 4)), ..weight };
+                    let dw = if extent == Extent::Dense {
+                        Output::Span(weight.grad)
+                    } else {
+                        Output::Inside(weight.grad, mask.clone())
+                    };
+                    arena.run(&[dw], |on| on.conv2d_grad_weight(x, dy, weight, conv, false));
+                }
+            }
+        }
+    });
 }

@@ -19,10 +19,9 @@ pub(crate) use reference::Reference;
 
 use std::sync::LazyLock;
 
-use super::Backend;
 use super::cpu::{Cpu, Level};
 use crate::rng::{Domain, Stream};
-use arena::{Arena, Output};
+use arena::Arena;
 use bounded::Bounded;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 

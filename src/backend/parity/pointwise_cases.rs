@@ -2,7 +2,7 @@
 
 use super::arena::{Arena, Output};
 use super::{on_every_device, values};
-use crate::backend::{Extent, StepState};
+use crate::backend::{BatchNorm, Extent, Span, StepState};
 use crate::shape::Shape;
 
 /// (shape, halo of the inputs, halo of the results)
@@ -65,6 +65,15 @@ fn a_nan_is_not_hidden_by_relu() {
             let y = arena.sink(s, 0, false).to;
             arena.run(&[Output::Value(y)], |on| {
                 on.relu(x, y)?;
+                let out = on.read_map(y)?;
+                assert!(out[0].is_nan() && out[1] == 0.0, "{:?}: {out:?}", device.level);
+                Ok(())
+            });
+            let [scale, shift, mean, variance] = [1.0, 0.5, 0.0, 1.0].map(|x| arena.span(&[x; 2]));
+            let (running_mean, running_variance, batch, epsilon) = (mean, variance, Span::default(), 1e-5);
+            let bn = BatchNorm { x, scale, shift, running_mean, running_variance, batch, epsilon, relu: true };
+            arena.run(&[Output::Value(y)], |on| {
+                on.batch_norm_inference(&bn, y)?;
                 let out = on.read_map(y)?;
                 assert!(out[0].is_nan() && out[1] == 0.0, "{:?}: {out:?}", device.level);
                 Ok(())

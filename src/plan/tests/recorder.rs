@@ -69,12 +69,12 @@ impl Recorder {
         maps.into_iter().for_each(|map| self.read_held(Held::Map(map)));
     }
 
-    fn to(&mut self, sink: Sink<Map>) -> Result<()> {
+    fn writes(&mut self, sink: Sink<Map>) -> Result<()> {
         self.sink(Held::Map(sink.to), sink.add);
         Ok(())
     }
 
-    fn to_span(&mut self, sink: Sink<Span>) {
+    fn writes_span(&mut self, sink: Sink<Span>) {
         self.sink(Held::Span(sink.to), sink.add);
     }
 
@@ -141,34 +141,34 @@ impl Backend for Recorder {
     fn conv2d(&mut self, x: Map, _: Weight, conv: Conv, y: Map) -> Result<()> {
         assert!(x.halo >= conv.padding, "{x:?} lacks zeros for {conv:?}");
         self.reads([x]);
-        self.to(Sink { to: y, add: false })
+        self.writes(Sink { to: y, add: false })
     }
     fn conv2d_grad_input(&mut self, dy: Map, _: Weight, _: Conv, dx: Sink<Map>) -> Result<()> {
         self.reads([dy]);
-        self.to(dx)
+        self.writes(dx)
     }
     fn conv2d_grad_weight(&mut self, x: Map, dy: Map, w: Weight, _: Conv, add: bool) -> Result<()> {
         self.reads([x, dy]);
-        self.to_span(Sink { to: w.grad, add });
+        self.writes_span(Sink { to: w.grad, add });
         Ok(())
     }
     fn add_bias(&mut self, x: Map, _: Span, y: Map) -> Result<()> {
         self.reads([x]);
-        self.to(Sink { to: y, add: false })
+        self.writes(Sink { to: y, add: false })
     }
     fn bias_grad(&mut self, dy: Map, db: Sink<Span>) -> Result<()> {
         self.reads([dy]);
-        self.to_span(db);
+        self.writes_span(db);
         Ok(())
     }
     fn batch_norm(&mut self, bn: &BatchNorm, y: Map) -> Result<()> {
         self.reads([bn.x]);
-        self.to_span(Sink { to: bn.batch, add: false });
-        self.to(Sink { to: y, add: false })
+        self.writes_span(Sink { to: bn.batch, add: false });
+        self.writes(Sink { to: y, add: false })
     }
     fn batch_norm_inference(&mut self, bn: &BatchNorm, y: Map) -> Result<()> {
         self.reads([bn.x]);
-        self.to(Sink { to: y, add: false })
+        self.writes(Sink { to: y, add: false })
     }
     fn batch_norm_grad(
         &mut self,
@@ -180,31 +180,31 @@ impl Backend for Recorder {
     ) -> Result<()> {
         self.reads([bn.x, dy]);
         self.read_held(Held::Span(bn.batch));
-        self.to_span(dscale);
-        self.to_span(dshift);
-        dx.map_or(Ok(()), |dx| self.to(dx))
+        self.writes_span(dscale);
+        self.writes_span(dshift);
+        dx.map_or(Ok(()), |dx| self.writes(dx))
     }
     fn relu(&mut self, x: Map, y: Map) -> Result<()> {
         self.copy(x, Sink { to: y, add: false })
     }
     fn relu_grad(&mut self, y: Map, dy: Map, dx: Sink<Map>) -> Result<()> {
         self.reads([y, dy]);
-        self.to(dx)
+        self.writes(dx)
     }
     fn add(&mut self, a: Map, b: Map, y: Map) -> Result<()> {
         self.reads([a, b]);
-        self.to(Sink { to: y, add: false })
+        self.writes(Sink { to: y, add: false })
     }
     fn copy(&mut self, x: Map, y: Sink<Map>) -> Result<()> {
         self.reads([x]);
-        self.to(y)
+        self.writes(y)
     }
     fn max_pool(&mut self, x: Map, _: usize, _: Conv, y: Map) -> Result<()> {
         self.copy(x, Sink { to: y, add: false })
     }
     fn max_pool_grad(&mut self, x: Map, dy: Map, _: usize, _: Conv, dx: Sink<Map>) -> Result<()> {
         self.reads([x, dy]);
-        self.to(dx)
+        self.writes(dx)
     }
     fn average_pool(&mut self, x: Map, y: Map) -> Result<()> {
         self.copy(x, Sink { to: y, add: false })
@@ -223,12 +223,12 @@ impl Backend for Recorder {
     }
     fn softmax_cross_entropy(&mut self, logits: Map, targets: Map, loss: Span) -> Result<()> {
         self.reads([logits, targets]);
-        self.to_span(Sink { to: loss, add: false });
+        self.writes_span(Sink { to: loss, add: false });
         Ok(())
     }
     fn softmax_cross_entropy_grad(&mut self, logits: Map, targets: Map, dlogits: Sink<Map>) -> Result<()> {
         self.reads([logits, targets]);
-        self.to(dlogits)
+        self.writes(dlogits)
     }
     fn sgd(&mut self, _: Sgd, _: &[Update]) -> Result<()> {
         Ok(())

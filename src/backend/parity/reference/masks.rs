@@ -36,7 +36,7 @@ impl Reference {
             let kept = |i: usize| {
                 let counter = [(i / 8) as u32, draw.step, number as u32, draw.domain as u32];
                 let word = rng::philox(rng::key(draw.seed), counter)[i % 8 / 2];
-                let half = if i % 2 == 0 { word & 0xFFFF } else { word >> 16 };
+                let half = if i.is_multiple_of(2) { word & 0xFFFF } else { word >> 16 };
                 keep == 1.0 || f64::from(half) < (keep * 65536.0).round()
             };
             layer.random = (0..layer.mask.len()).map(kept).collect();
