@@ -385,9 +385,8 @@ fn halos(graph: &Graph) -> Halos {
     let mut halos = Halos { value: vec![0; graph.nodes.len()], gradient: vec![0; graph.nodes.len()] };
     for (i, node) in graph.nodes.iter().enumerate() {
         if let Some(op) = &node.op {
-            let shapes: Vec<Shape> = node.args.iter().map(|a| graph.shape(*a)).collect();
             node.args.iter().for_each(|a| halos.value[a.0] = halos.value[a.0].max(op.halo()));
-            halos.gradient[i] = op.grad_halo(&shapes);
+            halos.gradient[i] = op.grad_halo();
         }
     }
     halos

@@ -180,9 +180,18 @@ fn gradients_of_shared_values_and_parameters_are_differences_of_the_loss() {
         let c = g.max_pool("max", a, 3, 1, 1)?;
         let d = g.add("sum", twice, c)?;
         let e = g.add("all", d, a)?;
+        // From here on each op's argument has a later reader, so that its gradient adds.
+        let rectified = g.relu("relu", e)?;
+        let e = g.add("rectified", rectified, e)?;
+        let pooled = g.global_average_pool("pool", e)?;
         let y = g.conv2d("odd", e, Conv2d { padding: 0, ..Conv2d::same(3, 5, 2) })?;
         let rows = g.flatten("flatten", y)?;
-        let rows = g.dropout("dropout", rows, 0.4)?;
-        g.linear("fc", rows, CLASSES)
+        let y = g.global_average_pool("pool odd", y)?;
+        let dropped = g.dropout("dropout", rows, 0.4)?;
+        let rows = g.add("dropped", dropped, rows)?;
+        let logits =
+            [g.linear("fc", rows, CLASSES)?, g.linear("fc pooled", pooled, CLASSES)?, g.linear("fc odd", y, CLASSES)?];
+        let sum = g.add("two", logits[0], logits[1])?;
+        g.add("three", sum, logits[2])
     });
 }
