@@ -4,6 +4,8 @@
 //! trust the plan. Whatever differs from step to step (step number, learning rate) is in [`StepState`].
 
 pub mod cpu;
+#[cfg(test)]
+pub(crate) mod parity;
 
 use crate::bitmask::BitMask;
 use crate::rng::Domain;
@@ -294,7 +296,7 @@ pub trait Backend: Send {
         dscale: Sink<Span>,
         dshift: Sink<Span>,
     ) -> Result<()>;
-    /// y = max(0, x).
+    /// y = max(0, x); NaN stays NaN, so that divergence shows.
     fn relu(&mut self, x: Map, y: Map) -> Result<()>;
     /// dx = dy where y > 0, else 0.
     fn relu_grad(&mut self, y: Map, dy: Map, dx: Sink<Map>) -> Result<()>;
