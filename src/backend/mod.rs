@@ -327,7 +327,7 @@ pub trait Backend: Send {
     fn sgd(&mut self, rule: Sgd, updates: &[Update]) -> Result<()>;
     /// One Adam step; `second` holds one span of second moments an update.
     fn adam(&mut self, rule: Adam, updates: &[Update], second: &[Span]) -> Result<()>;
-    /// average += (x - average) / (n + 1), x the value, for a masked weight the effective one in force (`which`).
+    /// average += (x - average) / (n + 1), or average = x for n = 0; x is the value, for a masked weight the effective one in force (`which`).
     fn average(
         &mut self,
         value: Span,
@@ -335,8 +335,6 @@ pub trait Backend: Send {
         average: Span,
         n: u32,
     ) -> Result<()>;
-    /// The effective weights of one layer as `which` has them, in element order.
-    fn sample(&mut self, weight: Weight, which: Effective, leak: Option<Span>) -> Result<Vec<f32>>;
     /// Mask updates of several layers.
     fn prune_and_grow(&mut self, jobs: &[PruneAndGrow]) -> Result<()>;
     /// Keeps the `keep` largest |W| inside M over all given layers together, ties to the lower (layer, index); momentum and values outside become 0.

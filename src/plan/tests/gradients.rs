@@ -138,7 +138,7 @@ fn check(what: &str, images: Shape, network: Record) {
 }
 
 fn check_named(name: &str, width: f64, dropout: f64, images: Shape) {
-    let body: Box<dyn Network> = network(name, NetworkOptions { width, dropout }).unwrap();
+    let body: Box<dyn Network> = network(name, NetworkOptions { width, dropout, ..NetworkOptions::default() }).unwrap();
     check(name, images, &|g, x| body.record(g, x, CLASSES));
 }
 
