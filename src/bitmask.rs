@@ -24,7 +24,7 @@ impl BitMask {
     /// When `words` has another length than `len` bits need.
     pub fn from_words(mut words: Vec<u32>, len: usize) -> Self {
         assert_eq!(words.len(), len.div_ceil(32), "a mask of {len} bits takes {} words", len.div_ceil(32));
-        if let (Some(last), true) = (words.last_mut(), len % 32 != 0) {
+        if let (Some(last), true) = (words.last_mut(), !len.is_multiple_of(32)) {
             *last &= (1 << (len % 32)) - 1;
         }
         BitMask { words, len }

@@ -174,18 +174,6 @@ impl Model {
         self.backend.write(span, &elements)
     }
 
-    /// The effective weights of parameter `id` as `which` has them, in the order of files.
-    pub fn sample(
-        &mut self,
-        id: ParameterId,
-        weight: Weight,
-        which: Effective,
-        leak: Option<Span>,
-    ) -> Result<Vec<f32>> {
-        let values = self.backend.sample(weight, which, leak)?;
-        Ok(file_order(&self.parameters[id]).map(|element| values[element]).collect())
-    }
-
     /// M of a layer.
     pub fn mask(&mut self, layer: usize) -> Result<BitMask> {
         self.backend.read_mask(layer)

@@ -4,6 +4,8 @@
 //! trust the plan. Whatever differs from step to step (step number, learning rate) is in [`StepState`].
 
 pub mod cpu;
+#[cfg(test)]
+pub(crate) mod parity;
 
 use crate::bitmask::BitMask;
 use crate::rng::Domain;
@@ -294,7 +296,7 @@ pub trait Backend: Send {
         dscale: Sink<Span>,
         dshift: Sink<Span>,
     ) -> Result<()>;
-    /// y = max(0, x).
+    /// y = max(0, x); NaN stays NaN, so that divergence shows.
     fn relu(&mut self, x: Map, y: Map) -> Result<()>;
     /// dx = dy where y > 0, else 0.
     fn relu_grad(&mut self, y: Map, dy: Map, dx: Sink<Map>) -> Result<()>;
@@ -325,7 +327,7 @@ pub trait Backend: Send {
     fn sgd(&mut self, rule: Sgd, updates: &[Update]) -> Result<()>;
     /// One Adam step; `second` holds one span of second moments an update.
     fn adam(&mut self, rule: Adam, updates: &[Update], second: &[Span]) -> Result<()>;
-    /// average += (x - average) / (n + 1), x the value, for a masked weight the effective one in force (`which`).
+    /// average += (x - average) / (n + 1), or average = x for n = 0; x is the value, for a masked weight the effective one in force (`which`).
     fn average(
         &mut self,
         value: Span,
@@ -333,8 +335,6 @@ pub trait Backend: Send {
         average: Span,
         n: u32,
     ) -> Result<()>;
-    /// The effective weights of one layer as `which` has them, in element order.
-    fn sample(&mut self, weight: Weight, which: Effective, leak: Option<Span>) -> Result<Vec<f32>>;
     /// Mask updates of several layers.
     fn prune_and_grow(&mut self, jobs: &[PruneAndGrow]) -> Result<()>;
     /// Keeps the `keep` largest |W| inside M over all given layers together, ties to the lower (layer, index); momentum and values outside become 0.

@@ -66,7 +66,7 @@ pub struct Normalisation {
 
 impl Normalisation {
     /// Pixels of 0 to `white`, and the channels' means and standard deviations.
-    pub(crate) fn new(white: u8, mean: &[f32], std: &[f32]) -> Self {
+    pub fn new(white: u8, mean: &[f32], std: &[f32]) -> Self {
         Normalisation { scale: 1.0 / f32::from(white), mean: mean.into(), std: std.into() }
     }
 

@@ -53,12 +53,10 @@ impl Op for Convolve {
         self.conv.padding
     }
 
-    // dx at pixel i sums dy at (i + p - k) / s over the kernel: that reaches (k - 1 - p) / s before the first row of dy, and past
-    // the last as far as pixel h - 1 lies past the last window's centre.
-    fn grad_halo(&self, args: &[Shape]) -> usize {
-        let (k, Conv { stride, padding }) = (self.kernel, self.conv);
-        let past = |size: usize| (size - 1 + padding) / stride - (size + 2 * padding - k) / stride;
-        (k - 1 - padding).div_ceil(stride).max(past(args[0].h)).max(past(args[0].w))
+    // dx at pixel i sums dy at (i + p - k) / s over the kernel. That reaches (k - 1 - p) / s before the first row of dy; past the
+    // last it reaches floor((h - 1 + p) / s) - floor((h + 2 p - k) / s), which is no more.
+    fn grad_halo(&self) -> usize {
+        (self.kernel - 1 - self.conv.padding).div_ceil(self.conv.stride)
     }
 
     fn forward(&self, on: &mut dyn Backend, io: &Io) -> Result<()> {
@@ -70,6 +68,45 @@ impl Op for Convolve {
         match io.grad(0) {
             Some(dx) => on.conv2d_grad_input(io.grad_out(), io.weight(0), self.conv, dx),
             None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_halo_of_the_gradient_covers_every_tap_of_every_pixel_and_no_more() {
+        for (kernel, stride) in (1..8).flat_map(|k| (1..4).map(move |s| (k, s))) {
+            for padding in 0..kernel {
+                let op = Convolve { out_channels: 1, in_channels: 1, kernel, conv: Conv { stride, padding } };
+                let mut widest = 0;
+                for size in kernel.saturating_sub(2 * padding).max(1)..12 {
+                    let out = op.shape(&[Shape::images(1, 1, size, size)]).unwrap().h as isize;
+                    for (i, k) in (0..size).flat_map(|i| (0..kernel).map(move |k| (i, k))) {
+                        let seen = (i + padding) as isize - k as isize;
+                        if seen % stride as isize == 0 {
+                            let at = seen / stride as isize;
+                            widest = widest.max(-at).max(at - out + 1);
+                        }
+                    }
+                }
+                let halo = op.grad_halo() as isize;
+                assert!(widest <= halo && halo <= widest + 1, "{op:?}: {widest} pixels outside, halo {halo}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_fit_or_padding_as_wide_as_it_is_refused() {
+        let op = |kernel, padding| {
+            let conv = Conv { stride: 1, padding };
+            Convolve { out_channels: 2, in_channels: 3, kernel, conv }.shape(&[Shape::images(1, 3, 4, 2)])
+        };
+        assert_eq!(op(3, 1).unwrap(), Shape::images(1, 2, 4, 2));
+        for (kernel, padding) in [(3, 0), (3, 3), (0, 0)] {
+            assert!(op(kernel, padding).is_err(), "kernel {kernel}, padding {padding}");
         }
     }
 }

@@ -50,7 +50,7 @@ pub(crate) trait Op: Debug + Send + Sync {
     }
 
     /// Zeros that backward wants around the gradient of the result.
-    fn grad_halo(&self, _args: &[Shape]) -> usize {
+    fn grad_halo(&self) -> usize {
         0
     }
 

@@ -225,21 +225,17 @@ fn to_json(value: &impl Serialize, path: &Path) -> Result<String> {
     serde_json::to_string(value).map_err(|e| Error::file_because(path, "its metadata cannot be written", e))
 }
 
-/// Writes a sample of the network as it is, its weights under the random mask in force, as a model of its own.
+/// Writes the snapshot that the trainer just took as a model of its own; its masks are where the weights are not 0.
 pub fn save_snapshot(trainer: &mut Trainer, path: &Path) -> Result<()> {
-    let which = trainer.sampled();
     let mut tensors = Tensors::default();
-    for m in trainer.moments.clone() {
-        let parameter = trainer.model.parameters()[m.id].clone();
-        let Some(weight) = trainer.model.weight(m.id) else { continue };
-        let values = trainer.model.sample(m.id, weight, which, m.leak)?;
-        let mask = values.iter().map(|&x| u8::from(x != 0.0)).collect();
-        tensors.floats(parameter.name.clone(), &parameter.dims, &values);
-        tensors.bytes(mask_name(&parameter.name), &parameter.dims, mask);
-    }
-    for (id, p) in trainer.model.parameters().clone().iter().filter(|(_, p)| p.role != Role::Weight) {
-        let span = trainer.model.value(id);
-        tensors.floats(p.name.clone(), &p.dims, &trainer.model.read(id, span)?);
+    let taken: Vec<(ParameterId, Span)> = trainer.moments.iter().filter_map(|m| Some((m.id, m.average?))).collect();
+    for (id, p) in trainer.model.parameters().clone().iter() {
+        let span = taken.iter().find(|(of, _)| *of == id).map_or(trainer.model.value(id), |(_, span)| *span);
+        let values = trainer.model.read(id, span)?;
+        tensors.floats(p.name.clone(), &p.dims, &values);
+        if p.role == Role::Weight {
+            tensors.bytes(mask_name(&p.name), &p.dims, values.iter().map(|&x| u8::from(x != 0.0)).collect());
+        }
     }
     write_atomically(path, &tensors.to_file("snapshot"))
 }

@@ -76,7 +76,7 @@ pub(super) struct Moments {
     pub(super) velocity: Span,
     /// Adam's second moment.
     pub(super) second: Option<Span>,
-    /// The running mean of snapshots.
+    /// The running mean of snapshots; the last one, where all are kept for an ensemble.
     pub(super) average: Option<Span>,
     /// What Z-dropped weights hold under the official semantics.
     pub(super) leak: Option<Span>,
@@ -122,7 +122,7 @@ impl<'a> Trainer<'a> {
                 id,
                 velocity: model.allocate(len),
                 second: (config.train.optimizer == Optimizer::Adam).then(|| model.allocate(len)),
-                average: parts.averaging.then(|| model.allocate(len)),
+                average: parts.snapshots().then(|| model.allocate(len)),
                 leak: (role == Role::Weight && leaks(config)).then(|| model.allocate(len)),
             })
             .collect();
@@ -332,7 +332,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// The weights that a sample of the network has now: what the average takes in.
-    pub(super) fn sampled(&self) -> Effective {
+    fn sampled(&self) -> Effective {
         match (self.config.ingredients().random_mask, leaks(self.config)) {
             (false, _) => Effective::Deterministic,
             (true, false) => Effective::Random,
@@ -340,14 +340,15 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    /// Takes a snapshot into the average, or counts one that is kept for the ensemble.
+    /// Takes a snapshot into the average; for an ensemble, in its place.
     fn snapshot(&mut self) -> Result<u64> {
         let which = self.sampled();
+        let n = if self.config.ingredients().ensemble { 0 } else { self.averaged as u32 };
         for m in &self.moments {
             if let Some(average) = m.average {
                 let masked = self.model.weight(m.id).map(|weight| (weight, which, m.leak));
                 let value = self.model.value(m.id);
-                self.model.backend().average(value, masked, average, self.averaged as u32)?;
+                self.model.backend().average(value, masked, average, n)?;
             }
         }
         self.averaged += 1;

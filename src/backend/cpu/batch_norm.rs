@@ -23,7 +23,7 @@ impl Pointwise<1> for Affine {
         // SAFETY: the caller's.
         unsafe {
             let y = x.fma(L::splat(self.a), L::splat(self.b));
-            if self.relu { y.max(L::splat(0.0)) } else { y }
+            if self.relu { L::splat(0.0).max(y) } else { y }
         }
     }
 }
@@ -173,6 +173,9 @@ impl Cpu {
                 let f = affine(*batch_mean, *batch_inverse, scale[c], shift[c], bn.relu);
                 for (b, to) in planes.into_iter().enumerate() {
                     plane(level, f, [(gx.plane_of(x, b, c), gx)], to, gy, false);
+                    // The batch's statistics say nothing about padding images: a channel that is constant over the batch may
+                    // scale them by 1 / sqrt(epsilon), layer after layer, until they overflow and infinity times 0 is NaN.
+                    gy.clear_missing(b, to);
                 }
             });
     }

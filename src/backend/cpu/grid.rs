@@ -2,7 +2,7 @@
 //!
 //! A pixel of 16 images is one vector, so a weight is one multiply-add whatever its position, and a kernel's tap is a plain offset,
 //! the same for every pixel: nothing is gathered, shifted or branched on at the borders. Images that fill up the last
-//! block are never seen: they add nothing to statistics, and their gradients are 0.
+//! block are never seen: they add nothing to statistics, their gradients are 0, and so is what batch norm makes of them.
 
 use super::simd::LANES;
 use crate::backend::Map;

@@ -281,12 +281,6 @@ impl Backend for Cpu {
         Ok(())
     }
 
-    fn sample(&mut self, weight: Weight, which: Effective, leak: Option<Span>) -> Result<Vec<f32>> {
-        let layer = &mut self.layers[weight.layer];
-        layer.apply(which, self.memory.get(weight.value), leak.map(|span| self.memory.get(span)));
-        Ok(layer.effective.clone())
-    }
-
     fn prune_and_grow(&mut self, jobs: &[PruneAndGrow]) -> Result<()> {
         self.update_masks(jobs);
         Ok(())

@@ -131,14 +131,15 @@ impl Cpu {
         n: u32,
     ) {
         let share = 1.0 / (n as f32 + 1.0);
+        // The first sample replaces what is there: nothing of an older average is left by rounding.
+        let take = |(a, x): (&mut f32, &f32)| *a = if n == 0 { *x } else { *a + (x - *a) * share };
         if let Some((weight, which, leak)) = masked {
             let layer = &mut self.layers[weight.layer];
             layer.apply(which, self.memory.get(value), leak.map(|span| self.memory.get(span)));
-            let sample = &layer.effective;
-            self.memory.get_mut(average).iter_mut().zip(sample).for_each(|(a, x)| *a += (x - *a) * share);
+            self.memory.get_mut(average).iter_mut().zip(&layer.effective).for_each(take);
         } else {
             let [value, average] = self.memory.apart([value.range(), average.range()]);
-            average.iter_mut().zip(value).for_each(|(a, x)| *a += (*x - *a) * share);
+            average.iter_mut().zip(&*value).for_each(take);
         }
     }
 }

@@ -37,7 +37,7 @@ impl Pointwise<1> for Rectify {
     #[inline(always)]
     unsafe fn apply<L: Lanes>(self, [x]: [L; 1]) -> L {
         // SAFETY: the caller's.
-        unsafe { x.max(L::splat(0.0)) }
+        unsafe { L::splat(0.0).max(x) }
     }
 }
 

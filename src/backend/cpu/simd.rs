@@ -34,6 +34,18 @@ impl Level {
     }
 }
 
+#[cfg(test)]
+impl Level {
+    /// All levels of this machine, the best last.
+    pub(crate) fn available() -> Vec<Level> {
+        match best() {
+            Level::Portable => vec![Level::Portable],
+            Level::Avx2 => vec![Level::Portable, Level::Avx2],
+            Level::Avx512 => vec![Level::Portable, Level::Avx2, Level::Avx512],
+        }
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 fn best() -> Level {
     if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") {
@@ -63,9 +75,9 @@ pub(crate) trait Lanes: Copy {
     unsafe fn store(self, to: *mut f32);
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
-    unsafe fn mul(self, other: Self) -> Self;
     /// self * by + plus, rounded once.
     unsafe fn fma(self, by: Self, plus: Self) -> Self;
+    /// The larger; `other` where one is NaN.
     unsafe fn max(self, other: Self) -> Self;
     /// self where by > 0, else 0.
     unsafe fn where_positive(self, by: Self) -> Self;
@@ -94,10 +106,6 @@ impl Lanes for [f32; LANES] {
     #[inline(always)]
     unsafe fn sub(self, other: Self) -> Self {
         std::array::from_fn(|i| self[i] - other[i])
-    }
-    #[inline(always)]
-    unsafe fn mul(self, other: Self) -> Self {
-        std::array::from_fn(|i| self[i] * other[i])
     }
     #[inline(always)]
     unsafe fn fma(self, by: Self, plus: Self) -> Self {
@@ -154,10 +162,6 @@ pub(crate) mod x86 {
             unsafe { Avx2(_mm256_sub_ps(self.0, other.0), _mm256_sub_ps(self.1, other.1)) }
         }
         #[inline(always)]
-        unsafe fn mul(self, other: Self) -> Self {
-            unsafe { Avx2(_mm256_mul_ps(self.0, other.0), _mm256_mul_ps(self.1, other.1)) }
-        }
-        #[inline(always)]
         unsafe fn fma(self, by: Self, plus: Self) -> Self {
             unsafe { Avx2(_mm256_fmadd_ps(self.0, by.0, plus.0), _mm256_fmadd_ps(self.1, by.1, plus.1)) }
         }
@@ -203,10 +207,6 @@ pub(crate) mod x86 {
             unsafe { Avx512(_mm512_sub_ps(self.0, other.0)) }
         }
         #[inline(always)]
-        unsafe fn mul(self, other: Self) -> Self {
-            unsafe { Avx512(_mm512_mul_ps(self.0, other.0)) }
-        }
-        #[inline(always)]
         unsafe fn fma(self, by: Self, plus: Self) -> Self {
             unsafe { Avx512(_mm512_fmadd_ps(self.0, by.0, plus.0)) }
         }
@@ -232,12 +232,14 @@ macro_rules! dispatch {
     ($level:expr, $kernel:ident ( $($arg:ident : $type:ty = $value:expr),* $(,)? ) $(-> $out:ty)?) => {{
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+        #[allow(clippy::too_many_arguments)] // they are the kernel's
         fn avx512($($arg: $type),*) $(-> $out)? {
             // SAFETY: this function has the feature; the kernel's own contract is its caller's.
             unsafe { $kernel::<$crate::backend::cpu::simd::x86::Avx512>($($arg),*) }
         }
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx2,fma")]
+        #[allow(clippy::too_many_arguments)] // they are the kernel's
         fn avx2($($arg: $type),*) $(-> $out)? {
             // SAFETY: as above.
             unsafe { $kernel::<$crate::backend::cpu::simd::x86::Avx2>($($arg),*) }
