@@ -118,7 +118,7 @@ fn batches(config: &Config, images: usize, drop_last: bool) -> Vec<usize> {
     if images >= size {
         sizes.push(size);
     }
-    if images % size != 0 && !drop_last {
+    if !images.is_multiple_of(size) && !drop_last {
         sizes.push(images % size);
     }
     sizes
@@ -375,7 +375,7 @@ fn training_curves(log: &[Value], summary: &Summary) -> plot::Training {
     let mut marks: Vec<plot::Mark> =
         last_update.into_iter().map(|step| plot::Mark { step, name: "last mask update".into() }).collect();
     let epoch_ends = points("epoch_loss");
-    if let Some(&(step, _)) = epoch_ends.iter().rev().take(summary.snapshots as usize).last() {
+    if let Some(&(step, _)) = epoch_ends.iter().rev().take(summary.snapshots as usize).next_back() {
         marks.push(plot::Mark { step, name: "first snapshot".into() });
     }
     plot::Training {
