@@ -288,6 +288,22 @@ mod tests {
         assert!(Timetable::new(&config("fashion-mini", &["averaging.start=29", "method=rigl"]), 3_000).is_ok());
     }
 
+    // method.md section 5: 45,000 images in 352 steps of 128, the last one of 72.
+    #[test]
+    fn images_are_counted_with_the_smaller_last_batch_of_an_epoch() {
+        let t = timetable("cifar10-resnet50", &[], 45_000);
+        for (steps, images) in [(0, 0), (3, 384), (351, 44_928), (352, 45_000), (353, 45_128)] {
+            assert_eq!(t.images(steps), images, "{steps} steps");
+        }
+    }
+
+    #[test]
+    fn pruning_that_would_never_happen_is_refused() {
+        let set = ["method=gmp", "sparse.t_end=19"];
+        let error = Timetable::new(&config("fashion-mini", &set), 3_000).unwrap_err().to_string();
+        assert!(error.contains("sparse.delta_t = 20") && error.contains("step 19"), "{error}");
+    }
+
     #[test]
     fn methods_without_mask_updates_have_none() {
         for method in ["dense", "static", "small-dense"] {

@@ -15,35 +15,48 @@ fn kept_in_file_order(step: usize, layer: u32, shape: &[usize]) -> Vec<bool> {
     (0..elements.len()).map(|at| elements[element(at)]).collect()
 }
 
+/// What a sample of the network holds at the end of `step`, which is the last one of `end`: M Z W, and under the official semantics
+/// M (Z ? W : leak).
+fn sample(end: &Tensors, step: usize, layer: u32, weight: &str, official: bool) -> Vec<f64> {
+    let z = kept_in_file_order(step, layer, &end.all[weight].1);
+    let values = end.floats(weight);
+    let leak = if official { end.floats(&format!("{weight}.leak")) } else { vec![0.0; values.len()] };
+    let value = |(((w, leak), kept), inside)| match (inside, kept) {
+        (false, _) => 0.0,
+        (true, true) => f64::from(w),
+        (true, false) => f64::from(leak),
+    };
+    values.into_iter().zip(leak).zip(z).zip(end.mask(weight)).map(value).collect()
+}
+
 #[test]
 fn the_result_is_the_mean_of_masked_weights_over_epoch_ends() {
-    let folder = tempfile::tempdir().unwrap();
-    let result = model(&trained(folder.path(), "whole", "cigl", &SETTINGS));
-    let ends: Vec<(usize, Tensors)> = [40, 50, 60]
-        .map(|steps: usize| {
-            let run = trained(
-                folder.path(),
-                &steps.to_string(),
-                "cigl",
-                &[&SETTINGS[..], &[&format!("train.steps={steps}")]].concat(),
-            );
-            (steps - 1, Tensors::read(&run.join("checkpoint/last.safetensors")))
-        })
-        .into();
-    let weights = result.masked(); // conv1 to conv5, then fc: alphabetical order is forward order here
-    for name in result.all.keys().filter(|name| !name.ends_with(".mask") && !name.contains("running_")) {
-        let shape = &result.all[name].1;
-        let mut mean = vec![0.0; shape.iter().product()];
-        for (step, end) in &ends {
-            let z = match weights.iter().position(|weight| weight == name) {
-                Some(layer) => kept_in_file_order(*step, layer as u32, shape),
-                None => vec![true; mean.len()],
-            };
-            let values = end.floats(name).into_iter().zip(z);
-            mean.iter_mut().zip(values).for_each(|(m, (w, kept))| *m += if kept { f64::from(w) / 3.0 } else { 0.0 });
-        }
-        for (i, (value, expected)) in result.floats(name).into_iter().zip(mean).enumerate() {
-            assert!((f64::from(value) - expected).abs() < 1e-6, "{name} {i}: {value}, the mean is {expected}");
+    for official in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let semantics = format!("random_mask.semantics={}", if official { "official" } else { "paper" });
+        let run = |name: &str, more: &[&str]| {
+            trained(folder.path(), name, "cigl", &[&SETTINGS[..], &[semantics.as_str()], more].concat())
+        };
+        let result = model(&run("whole", &[]));
+        let ends = [40, 50, 60].map(|steps: usize| {
+            let stopped = run(&steps.to_string(), &[&format!("train.steps={steps}")]);
+            (steps - 1, Tensors::read(&stopped.join("checkpoint/last.safetensors")))
+        });
+        // conv1 to conv5, then fc: the order of the alphabet is that of the layers.
+        let weights = result.masked();
+        for name in result.all.keys().filter(|name| !name.ends_with(".mask") && !name.contains("running_")) {
+            let mut mean = vec![0.0; result.floats(name).len()];
+            for (step, end) in &ends {
+                let values = match weights.iter().position(|weight| weight == name) {
+                    Some(layer) => sample(end, *step, layer as u32, name, official),
+                    None => end.floats(name).into_iter().map(f64::from).collect(),
+                };
+                mean.iter_mut().zip(values).for_each(|(m, value)| *m += value / 3.0);
+            }
+            for (i, (value, expected)) in result.floats(name).into_iter().zip(mean).enumerate() {
+                let near = (f64::from(value) - expected).abs() < 1e-6;
+                assert!(near, "{semantics}, {name} {i}: {value}, the mean is {expected}");
+            }
         }
     }
 }

@@ -26,7 +26,7 @@ use Shows::{Log, Measurement, Model};
 ///
 /// FOLDERS is a folder with two image folders a and b; RUNS one with two runs, of two seeds.
 const CASES: &[(&str, &[&str], [&str; 2], Shows)] = &[
-    ("preset", &["method=cigl", "train.epochs=1"], ["digits", "fashion-mini"], Model),
+    ("preset", &["method=cigl", "train.steps=3", "data.train_limit=256"], ["digits", "fashion-mini"], Model),
     ("method", &[], ["rigl", "set"], Model),
     ("sparsity", &[], ["0.9", "0.8"], Model),
     ("seed", &[], ["1", "2"], Model),
@@ -50,10 +50,10 @@ const CASES: &[(&str, &[&str], [&str; 2], Shows)] = &[
     ("train.mixup", &[], ["0", "0.2"], Model),
     ("train.init", &[], ["RUNS/1/checkpoint/model.safetensors", "RUNS/2/checkpoint/model.safetensors"], Model),
     ("train.log_every", &[], ["7", "8"], Log),
-    ("data.dataset", &["train.epochs=1"], ["digits", "fashion-mnist"], Model),
+    ("data.dataset", &["train.steps=3", "data.train_limit=256"], ["digits", "fashion-mnist"], Model),
     ("data.dir", IMAGES, ["FOLDERS/a", "FOLDERS/b"], Model),
     ("data.train_limit", &[], ["640", "704"], Model),
-    ("data.test_limit", &[], ["200", "201"], Measurement),
+    ("data.test_limit", &[], ["50", "51"], Measurement),
     ("data.validation", &[], ["0", "64"], Model),
     ("data.shuffle", &[], ["on", "off"], Model),
     ("data.augment", &["data.dir=FOLDERS/a"], ["off", "on"], Model),
@@ -76,13 +76,13 @@ const CASES: &[(&str, &[&str], [&str; 2], Shows)] = &[
     ("averaging.start", &[], ["5", "6"], Model),
 ];
 
-/// A few steps on an image folder with eight images of training and two of test.
+/// One step on the first images of a folder.
 const IMAGES: &[&str] = &[
     "data.dataset=imagenet",
-    "data.train_limit=8",
+    "data.train_limit=4",
     "data.test_limit=2",
     "train.batch_size=4",
-    "train.steps=2",
+    "train.steps=1",
     "train.warmup_steps=0",
 ];
 
@@ -91,8 +91,8 @@ const OTHERS: [&str; 4] = ["version", "device", "train.recipe", "averaging.repru
 
 struct Workshop {
     folder: tempfile::TempDir,
-    /// What a run with these settings left.
-    done: BTreeMap<Vec<String>, (Tensors, Vec<Value>, Value)>,
+    /// What the run of a configuration left.
+    done: BTreeMap<String, (Tensors, Vec<Value>, Value)>,
 }
 
 impl Workshop {
@@ -108,19 +108,23 @@ impl Workshop {
         Workshop { folder, done: BTreeMap::new() }
     }
 
-    /// Trains the small experiment with these settings, the last one winning, once.
-    fn run(&mut self, settings: &[String]) -> &(Tensors, Vec<Value>, Value) {
+    /// Trains the small experiment with these settings, the last one winning; equal configurations once.
+    fn run(&mut self, settings: &[String]) -> (Tensors, Vec<Value>, Value) {
         let path = |name: &str| self.folder.path().join(name).to_str().unwrap().to_owned();
         let out = PathBuf::from(path(&format!("out-{}", self.done.len())));
         let mut all: Vec<String> = ["preset=digits"].iter().chain(&SMALL).map(|s| s.to_string()).collect();
+        all.push("data.test_limit=50".into());
         all.extend(settings.iter().map(|s| s.replace("RUNS", &path("runs")).replace("FOLDERS", &path("folders"))));
-        self.done.entry(all.clone()).or_insert_with(|| {
+        let assignments: Vec<Assignment> = all.iter().map(|setting| Assignment::parse(setting).unwrap()).collect();
+        let resolved = Config::resolve(None, None, &assignments).unwrap().to_toml();
+        let train = || {
             let mut command = cigl();
             command.args(["train", "--out"]).arg(&out);
             all.iter().for_each(|setting| _ = command.args(["--set", setting]));
             succeed(command);
             (model(&out), log(&out), summary(&out)["test"].clone())
-        })
+        };
+        self.done.entry(resolved).or_insert_with(train).clone()
     }
 }
 
@@ -155,7 +159,7 @@ fn every_key_changes_what_it_says() {
         let images = if *key == "data.augment" { IMAGES } else { &[] };
         let [before, after] = values.map(|value| {
             let settings = images.iter().chain(*others).map(|s| s.to_string()).chain([format!("{key}={value}")]);
-            workshop.run(&settings.collect::<Vec<_>>()).clone()
+            workshop.run(&settings.collect::<Vec<_>>())
         });
         assert_eq!(before.0.all != after.0.all, *shows == Model, "{key}: is the model another one?");
         match shows {

@@ -31,7 +31,7 @@ fn as_f64(values: Vec<f32>) -> Vec<f64> {
 }
 
 /// Trains with the program and with the reference; asserts equal losses and masks, returns the checkpoint and the reference.
-fn followed(semantics: Semantics, more: &[&str]) -> (Tensors, Regression) {
+fn followed(semantics: Semantics, scale: f64, more: &[&str]) -> (Tensors, Regression) {
     let folder = tempfile::tempdir().unwrap();
     let settings = [&SETTINGS[..], more].concat();
     let start = model(&trained(folder.path(), "start", "rigl+wdp", &[&settings[..], &["train.steps=0"]].concat()));
@@ -40,6 +40,7 @@ fn followed(semantics: Semantics, more: &[&str]) -> (Tensors, Regression) {
         semantics,
         seed: 11,
         keep: 0.6,
+        scale,
         rate: 0.05,
         momentum: 0.9,
         weight_decay: 0.02,
@@ -73,19 +74,25 @@ fn assert_near(values: &[f32], expected: &[f64], what: &str) {
 
 #[test]
 fn the_published_semantics_with_frozen_momentum_follow_the_reference() {
-    let (last, reference) = followed(Semantics::Frozen, &[]);
+    let (last, reference) = followed(Semantics::Frozen, 1.0, &[]);
     assert_near(&last.floats("fc1.weight"), &reference.weight, "weight");
 }
 
 #[test]
 fn the_published_semantics_with_decaying_momentum_follow_the_reference() {
-    let (last, reference) = followed(Semantics::Decay, &["random_mask.momentum=decay"]);
+    let (last, reference) = followed(Semantics::Decay, 1.0, &["random_mask.momentum=decay"]);
+    assert_near(&last.floats("fc1.weight"), &reference.weight, "weight");
+}
+
+#[test]
+fn inverted_scaling_follows_the_reference() {
+    let (last, reference) = followed(Semantics::Frozen, 1.0 / 0.6, &["random_mask.rescale=inverted"]);
     assert_near(&last.floats("fc1.weight"), &reference.weight, "weight");
 }
 
 #[test]
 fn the_official_semantics_follow_the_reference() {
-    let (last, reference) = followed(Semantics::Official, &["random_mask.semantics=official"]);
+    let (last, reference) = followed(Semantics::Official, 1.0, &["random_mask.semantics=official"]);
     let (values, leaks) = (last.floats("fc1.weight"), last.floats("fc1.weight.leak"));
     let mut leaking = 0;
     for (i, (value, leak)) in values.iter().zip(leaks).enumerate() {

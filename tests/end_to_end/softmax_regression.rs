@@ -43,6 +43,8 @@ pub(crate) struct Recipe {
     pub(crate) semantics: Semantics,
     pub(crate) seed: u64,
     pub(crate) keep: f64,
+    /// What kept weights are multiplied with in the passes: 1, or 1 / keep.
+    pub(crate) scale: f64,
     pub(crate) rate: f64,
     pub(crate) momentum: f64,
     pub(crate) weight_decay: f64,
@@ -88,16 +90,16 @@ impl Regression {
     pub(crate) fn step(&mut self, g: usize, images: &[([f64; PIXELS], usize)]) -> f64 {
         let batches = images.len() / self.recipe.batch;
         let batch = &images[g % batches * self.recipe.batch..][..self.recipe.batch];
-        let (seed, keep) = (self.recipe.seed, self.recipe.keep);
+        let Recipe { seed, keep, scale, .. } = self.recipe;
         let z = kept(seed, g, 0, keep, WEIGHTS);
         let official = self.recipe.semantics == Semantics::Official;
         let effective: Vec<f64> = match official {
             // The tensor as the last update left it: the gradient is under Z(g - 1).
             true => self.weight.clone(),
-            false => (0..WEIGHTS).map(|i| if z[i] && self.mask[i] { self.weight[i] } else { 0.0 }).collect(),
+            false => (0..WEIGHTS).map(|i| if z[i] && self.mask[i] { scale * self.weight[i] } else { 0.0 }).collect(),
         };
         let (loss, gradient, bias_gradient) = loss_and_gradients(&effective, &self.bias, batch);
-        if (g + 1) % self.recipe.delta_t == 0 && g < self.recipe.t_end {
+        if (g + 1).is_multiple_of(self.recipe.delta_t) && g < self.recipe.t_end {
             self.update_mask(g, &gradient);
             return loss;
         }
@@ -115,10 +117,10 @@ impl Regression {
 
     /// W <- W - lr Z M update, Nesterov.
     fn move_as_published(&mut self, z: &[bool], gradient: &[f64]) {
-        let Recipe { rate, momentum, weight_decay, semantics, .. } = self.recipe;
+        let Recipe { rate, momentum, weight_decay, semantics, scale, .. } = self.recipe;
         for i in (0..WEIGHTS).filter(|&i| self.mask[i]) {
             let g = match (z[i], semantics) {
-                (true, _) => gradient[i] + weight_decay * self.weight[i],
+                (true, _) => scale * gradient[i] + weight_decay * self.weight[i],
                 (false, Semantics::Decay) => 0.0,
                 (false, _) => continue,
             };
