@@ -210,7 +210,8 @@ impl<'a> Trainer<'a> {
         for (id, p) in self.model.parameters().clone().iter() {
             let span = self.model.value(id);
             if self.model.backend().read(span)?.iter().any(|x| !x.is_finite()) {
-                return Err(Error::Diverged { loss, step: self.step, layer: p.name.clone() });
+                let step = self.step.saturating_sub(1);
+                return Err(Error::Diverged { loss, step, layer: p.name.clone() });
             }
         }
         Ok(())

@@ -41,6 +41,27 @@ fn the_last_good_checkpoint_survives_divergence() {
 }
 
 #[test]
+fn weights_ruined_at_the_end_of_an_epoch_do_not_replace_the_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    // One step an epoch: what ruins the weights is followed by a checkpoint, before any loss could tell.
+    succeed(train("rigl", &run, &["train.batch_size=640", "train.steps=2"]));
+    let before = std::fs::read(run.join("checkpoint/last.safetensors")).unwrap();
+    std::fs::remove_file(run.join("summary.json")).unwrap();
+    let config = std::fs::read_to_string(run.join("config.toml")).unwrap();
+    let ruinous =
+        [("lr = 0.1", "lr = 3e38"), ("weight_decay = 0.0005", "weight_decay = 1e9"), ("steps = 2", "steps = 6")]
+            .iter()
+            .fold(config, |text, (from, to)| text.replace(from, to));
+    std::fs::write(run.join("config.toml"), ruinous).unwrap();
+    let mut resume = cigl();
+    resume.args(["train", "--resume", "--out"]).arg(&run);
+    let error = fail(resume, 1);
+    assert!(error.contains(" at step 2: the first non-finite values are in conv1.weight"), "{error}");
+    assert!(std::fs::read(run.join("checkpoint/last.safetensors")).unwrap() == before, "the good checkpoint is gone");
+}
+
+#[test]
 fn weights_ruined_by_the_last_step_are_not_a_result() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
