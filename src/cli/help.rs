@@ -6,7 +6,7 @@ use crate::config::{key::KEYS, preset};
 const WIDTH: usize = 98;
 
 /// The presets and what each is for.
-pub fn presets() -> String {
+pub(super) fn presets() -> String {
     let mut text = String::from("Presets:\n");
     for preset in preset::all() {
         text += &entry(preset.name, 18, &preset.description);
@@ -15,7 +15,7 @@ pub fn presets() -> String {
 }
 
 /// The keys of `--set` and of configuration files, with what they take.
-pub fn keys() -> String {
+pub(super) fn keys() -> String {
     let mut text = String::from("Keys of --set and of configuration files ([section] and name):\n");
     for key in KEYS.iter().filter(|key| key.name != "version") {
         text += &entry(key.name, 22, &format!("{} ({})", key.meaning, key.allowed));
@@ -40,25 +40,25 @@ fn entry(name: &str, column: usize, text: &str) -> String {
 }
 
 /// What follows the options of `cigl train --help`.
-pub fn train() -> String {
+pub(super) fn train() -> String {
     format!("{TRAIN_EXAMPLES}\n\n{}\n{}", presets(), keys())
 }
 
 /// What follows the options of `cigl info --help`.
-pub fn info() -> String {
+pub(super) fn info() -> String {
     format!("{INFO_EXAMPLES}\n\n{}", presets())
 }
 
 /// Examples of the whole program.
-pub const EXAMPLES: &str = "\
+pub(super) const EXAMPLES: &str = "\
 Examples:
   cigl
   cigl train --preset fashion-mnist --data ~/data --method rigl --method cigl
-  cigl eval runs/digits-cigl-0.9-s1
+  cigl eval runs/digits-cigl-0.9-s0
   cigl train --help";
 
 /// Examples of `train`.
-pub const TRAIN_EXAMPLES: &str = "\
+pub(super) const TRAIN_EXAMPLES: &str = "\
 Examples:
   cigl train
   cigl train --preset fashion-mnist --data ~/data --method rigl --method cigl
@@ -68,20 +68,20 @@ Examples:
   cigl train --out runs/mine --resume";
 
 /// Examples of `eval`.
-pub const EVAL_EXAMPLES: &str = "\
+pub(super) const EVAL_EXAMPLES: &str = "\
 Examples:
-  cigl eval runs/digits-cigl-0.9-s1
-  cigl eval runs/digits-cigl-0.9-s1 --split train --json
+  cigl eval runs/digits-cigl-0.9-s0
+  cigl eval runs/digits-cigl-0.9-s0 --split train --json
   cigl eval runs/mine/checkpoint/model.safetensors --data ~/data --predictions test.npz";
 
 /// Examples of `predict`.
-pub const PREDICT_EXAMPLES: &str = "\
+pub(super) const PREDICT_EXAMPLES: &str = "\
 Examples:
-  cigl predict runs/fashion-mini-cigl-0.9-s1 shoe.png shirt.png
+  cigl predict runs/fashion-mini-cigl-0.9-s0 shoe.png shirt.png
   cigl predict runs/mine/checkpoint/model.safetensors a.jpg b.jpg --out predictions.csv";
 
 /// Examples of `info`.
-pub const INFO_EXAMPLES: &str = "\
+pub(super) const INFO_EXAMPLES: &str = "\
 Examples:
   cigl info
   cigl info --preset cifar10-wrn22-2 --sparsity 0.95 --json

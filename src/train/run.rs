@@ -119,7 +119,7 @@ fn batches(config: &Config, images: usize, drop_last: bool) -> Vec<usize> {
     if images >= size {
         sizes.push(size);
     }
-    if images % size != 0 && !drop_last {
+    if !images.is_multiple_of(size) && !drop_last {
         sizes.push(images % size);
     }
     sizes
@@ -369,7 +369,9 @@ fn training_curves(log: &[Value], summary: &Summary) -> plot::Training {
     let mut marks: Vec<plot::Mark> =
         last_update.into_iter().map(|step| plot::Mark { step, name: "last mask update".into() }).collect();
     let epoch_ends = points("epoch_loss");
-    if let Some(&(step, _)) = epoch_ends.iter().rev().take(summary.snapshots as usize).last() {
+    // The snapshots are those of the last epochs, one each.
+    let first = (summary.snapshots as usize).checked_sub(1).and_then(|before| epoch_ends.iter().rev().nth(before));
+    if let Some(&(step, _)) = first {
         marks.push(plot::Mark { step, name: "first snapshot".into() });
     }
     plot::Training {
