@@ -1,17 +1,21 @@
 #!/usr/bin/env python3
 """Loads a model that cigl trained into PyTorch: pip install torch safetensors numpy
 
-    load_in_pytorch.py RUN/checkpoint/model.safetensors               sparsity of each layer
-    load_in_pytorch.py RUN/checkpoint/model.safetensors IMAGES.npz    accuracy and NLL of the small convnet
+    load_in_pytorch.py RUN/checkpoint/model.safetensors                      sparsity of each layer
+    load_in_pytorch.py RUN/checkpoint/model.safetensors IMAGES.gz LABELS.gz  accuracy and NLL of the small convnet
 
-IMAGES.npz holds `images` (N, 1, H, W) float32, normalised as in training, and `labels` (N). Weights outside a mask are
-stored as zeros, so the tensors are used as they are; the masks only say which zeros are meant.
+IMAGES.gz and LABELS.gz are gzipped IDX files, as Fashion-MNIST and MNIST are published. How pixels become the network's
+input is written in the model file. Weights outside a mask are stored as zeros, so the tensors are used as they are; the
+masks only say which zeros are meant.
 """
 import argparse
+import gzip
+import json
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
@@ -49,6 +53,23 @@ def print_sparsities(masks):
     print(f"{'all masked weights':45} {total:<20,} {zeros / max(total, 1):7.2%}")
 
 
+def read_idx(path):
+    """Bytes of a gzipped IDX file: two zeros, the type, the rank, the sizes big-endian, the values in row-major order."""
+    with gzip.open(path) as file:
+        data = file.read()
+    rank = data[3]
+    shape = np.frombuffer(data, ">u4", rank, offset=4)
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(shape)
+
+
+def normalise(pixels, model):
+    """(N, H, W) pixels as the network's input (N, 1, H, W): (scale * pixel - mean) / std, with the model file's numbers."""
+    with safe_open(model, "pt") as file:
+        how = json.loads(file.metadata()["cigl"])["normalisation"]
+    images = torch.from_numpy(pixels.astype(np.float32)).unsqueeze(1)
+    return (images * how["scale"] - how["mean"][0]) / how["std"][0]
+
+
 def evaluate(tensors, images, labels):
     classes, inputs = tensors["fc.weight"].shape[0], tensors["conv1.weight"].shape[1]
     net = SmallConvnet(inputs, classes).eval()
@@ -65,13 +86,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("images", nargs="?")
+    parser.add_argument("labels", nargs="?")
     arguments = parser.parse_args()
     tensors, masks = load(arguments.model)
     print_sparsities(masks)
-    if arguments.images:
-        data = np.load(arguments.images)
-        images, labels = torch.from_numpy(data["images"]).float(), torch.from_numpy(data["labels"]).long()
-        evaluate(tensors, images, labels)
+    if arguments.images and arguments.labels:
+        labels = torch.from_numpy(read_idx(arguments.labels).astype(np.int64))
+        evaluate(tensors, normalise(read_idx(arguments.images), arguments.model), labels)
 
 
 if __name__ == "__main__":

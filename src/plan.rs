@@ -252,21 +252,20 @@ impl fmt::Display for Plan {
         let wide = self.places.iter().map(|p| p.name.len()).max().unwrap_or(0).max(5);
         writeln!(
             f,
-            "{:wide$}  {:22} {:10} {:22} {:>10} {:>12} {:>11}",
+            "{:wide$}  {:22} {:10} {:22} {:>10} {:>12} {:>9}",
             "layer", "op", "content", "shape", "KiB", "at (KiB)", "steps"
         )?;
         for p in &self.places {
             writeln!(
                 f,
-                "{:wide$}  {:22} {:10} {:22} {:>10.1} {:>12.1} {:>5}-{:<5}",
+                "{:wide$}  {:22} {:10} {:22} {:>10.1} {:>12.1} {:>9}",
                 p.name,
                 p.op,
                 format!("{:?}", p.content).to_lowercase(),
                 p.shape.to_string(),
                 kb(p.len),
                 kb(p.at),
-                p.live.0,
-                p.live.1
+                format!("{}-{}", p.live.0, p.live.1)
             )?;
         }
         let start = self.places.iter().map(|p| p.at).min().unwrap_or(self.end);

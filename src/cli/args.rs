@@ -54,10 +54,10 @@ pub enum Command {
 /// Where the work is done.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Machine {
-    /// Device: auto or cpu
+    /// auto or cpu; auto is the CPU in this version
     #[arg(long, value_name = "DEVICE", value_parser = device)]
     pub device: Option<Device>,
-    /// Threads; default: as many as the machine has. The results don't depend on it
+    /// Threads; default: as many as the machine has. Results do not depend on it
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
 }
@@ -71,13 +71,13 @@ pub struct TrainArgs {
     /// A configuration file, complete or naming the preset that it changes
     #[arg(long, value_name = "FILE.toml")]
     pub config: Option<PathBuf>,
-    /// Set a key (--help lists them); may be repeated, the last one wins
+    /// Set one key (--help lists all); may be repeated, the last one wins
     #[arg(long, value_name = "KEY=VALUE", value_parser = Assignment::parse)]
     pub set: Vec<Assignment>,
     /// The method; may be repeated. Default: rigl then cigl for fashion-mini, else cigl
     #[arg(long, value_name = "METHOD", value_parser = method())]
     pub method: Vec<Method>,
-    /// Fraction of the weights that are zero, from 0 to below 1
+    /// Fraction of the weights that are zero, from 0 to below 1; default: the preset's
     #[arg(long, value_name = "S", value_parser = sparsity)]
     pub sparsity: Option<f64>,
     /// The seed of every random number; default: 0
@@ -86,7 +86,7 @@ pub struct TrainArgs {
     /// Run this many seeds, from the configuration's seed on, and report mean and standard deviation
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..=MAX_SEED))]
     pub seeds: Option<u64>,
-    /// The folder with the data files, or a parent holding cifar10/, fashion-mnist/, ...
+    /// The folder with the data files, or a parent holding cifar10/, fashion-mnist/, ...; default: what the program embeds
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Where the work is done
@@ -149,7 +149,7 @@ pub struct InfoArgs {
     /// The experiment to describe
     #[arg(long, value_name = "NAME", value_parser = preset_name())]
     pub preset: Option<String>,
-    /// Fraction of the weights that are zero, from 0 to below 1
+    /// Fraction of the weights that are zero, from 0 to below 1; default: the preset's
     #[arg(long, value_name = "S", value_parser = sparsity, requires = "preset")]
     pub sparsity: Option<f64>,
     /// Print the memory table of a training step

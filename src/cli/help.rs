@@ -54,7 +54,7 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   cigl
   cigl train --preset fashion-mnist --data ~/data --method rigl --method cigl
-  cigl eval runs/digits-cigl-0.9-s1
+  cigl eval runs/digits-cigl-0.9-s0
   cigl train --help";
 
 /// Examples of `train`.
@@ -70,14 +70,14 @@ Examples:
 /// Examples of `eval`.
 pub(super) const EVAL_EXAMPLES: &str = "\
 Examples:
-  cigl eval runs/digits-cigl-0.9-s1
-  cigl eval runs/digits-cigl-0.9-s1 --split train --json
+  cigl eval runs/digits-cigl-0.9-s0
+  cigl eval runs/digits-cigl-0.9-s0 --split train --json
   cigl eval runs/mine/checkpoint/model.safetensors --data ~/data --predictions test.npz";
 
 /// Examples of `predict`.
 pub(super) const PREDICT_EXAMPLES: &str = "\
 Examples:
-  cigl predict runs/fashion-mini-cigl-0.9-s1 shoe.png shirt.png
+  cigl predict runs/fashion-mini-cigl-0.9-s0 shoe.png shirt.png
   cigl predict runs/mine/checkpoint/model.safetensors a.jpg b.jpg --out predictions.csv";
 
 /// Examples of `info`.

@@ -1,5 +1,6 @@
 //! `cigl info`: what the program and a preset consist of, without training.
 
+use indicatif::HumanCount;
 use serde_json::json;
 
 use super::args::InfoArgs;
@@ -42,14 +43,15 @@ pub(super) fn run(args: &InfoArgs) -> Result<()> {
     let preset = config.preset.as_deref().unwrap_or("");
     println!("{preset}: {} with {}, {} % sparse", model.network(), config.method, 100.0 * config.sparsity);
     println!("device          {device}");
-    println!("parameters      {} of which {} are active", costs.params, costs.params_active);
+    let count = |n: usize| HumanCount(n as u64);
+    println!("parameters      {} of which {} are active", count(costs.params), count(costs.params_active));
     println!(
         "operations      {:.4} of dense training, {:.4} of dense inference",
         costs.train_flops_ratio, costs.inference_flops_ratio
     );
     println!(
         "schedule        {} steps in {} epochs, {} mask updates, {} snapshots",
-        timetable.steps,
+        HumanCount(timetable.steps),
         timetable.epochs,
         timetable.update_count(),
         timetable.snapshot_count()

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// A table of text cells: the first column left-aligned, the others, numbers, right-aligned.
 ///
-/// `Display` gives it with aligned columns for a terminal, [`Table::markdown`] for a file.
+/// `Display` gives it with aligned columns for a terminal, without a newline at its end; [`Table::markdown`] is for a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
     header: Vec<String>,
@@ -56,10 +56,8 @@ impl fmt::Display for Table {
         let line = |cells: &[String]| align(cells, &widths).join("  ").trim_end().to_string();
         writeln!(f, "{}", line(&self.header))?;
         writeln!(f, "{}", "─".repeat(widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1)))?;
-        for row in &self.rows {
-            writeln!(f, "{}", line(row))?;
-        }
-        Ok(())
+        let rows: Vec<String> = self.rows.iter().map(|row| line(row)).collect();
+        f.write_str(&rows.join("\n"))
     }
 }
 
@@ -84,7 +82,7 @@ mod tests {
     #[test]
     fn columns_are_aligned_by_characters_not_bytes() {
         let expected =
-            "method              ECE\n───────────────────────\nRigL    0.0624 ± 0.0026\nCigL             0.0173\n";
+            "method              ECE\n───────────────────────\nRigL    0.0624 ± 0.0026\nCigL             0.0173";
         assert_eq!(example().to_string(), expected);
     }
 

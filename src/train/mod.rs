@@ -1,4 +1,7 @@
-//! The training of a network.
+//! The training of a network: the loop, what it reads and writes, and what its result is worth.
+//!
+//! [`run::run`] is a whole run in a folder, as the program makes it. [`Trainer`] is the loop alone, one batch a call: what to
+//! use in a program of your own, and with a network of your own.
 
 pub mod checkpoint;
 pub mod evaluate;
@@ -10,3 +13,5 @@ pub mod start;
 pub mod summary;
 pub mod trained;
 pub mod trainer;
+
+pub use trainer::Trainer;

@@ -375,7 +375,9 @@ fn training_curves(log: &[Value], summary: &Summary) -> plot::Training {
     let mut marks: Vec<plot::Mark> =
         last_update.into_iter().map(|step| plot::Mark { step, name: "last mask update".into() }).collect();
     let epoch_ends = points("epoch_loss");
-    if let Some(&(step, _)) = epoch_ends.iter().rev().take(summary.snapshots as usize).next_back() {
+    // The snapshots are those of the last epochs, one each.
+    let first = (summary.snapshots as usize).checked_sub(1).and_then(|before| epoch_ends.iter().rev().nth(before));
+    if let Some(&(step, _)) = first {
         marks.push(plot::Mark { step, name: "first snapshot".into() });
     }
     plot::Training {

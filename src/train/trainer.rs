@@ -3,15 +3,19 @@
 //! Everything random is a function of the seed and the step, so the state is the weights, the optimiser's moments, the masks, the
 //! average and a step number; restoring those restores the run to the bit.
 
+use super::evaluate::{Predictor, measure};
 use super::mask_update::MaskUpdater;
 use super::schedule::Timetable;
-use crate::backend::{Adam, Draw, Effective, Extent, Masking, Sgd, Span, StepState, Update};
+use super::start;
+use crate::backend::{Adam, Backend, Draw, Effective, Extent, Masking, Sgd, Span, StepState, Update};
+use crate::calibration::Evaluation;
 use crate::config::{Config, MaskUpdates, MaskedMomentum, Optimizer, Rescale, Semantics};
 use crate::data::batches::{self, Augment};
 use crate::data::{Augmentation, Dataset, Mixup, soft_targets};
 use crate::error::{Error, Result};
 use crate::graph::{Mode, ParameterId, Role};
 use crate::model::Model;
+use crate::nn::Network;
 use crate::rng::Domain;
 
 /// The share of a batch in batch norm's running statistics.
@@ -103,6 +107,27 @@ pub struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
+    /// A run of any network, one of your own for example, on `train` from its very beginning: initial weights and masks are set.
+    ///
+    /// What `config` says of the network, its name and width, is not looked at, and neither is `config.device`.
+    ///
+    /// # Errors
+    /// As [`Timetable::new`], [`Model::new`] and [`Trainer::new`].
+    pub fn start(
+        config: &'a Config,
+        network: Box<dyn Network>,
+        train: &'a Dataset,
+        backend: Box<dyn Backend>,
+    ) -> Result<Self> {
+        let timetable = Timetable::new(config, train.len())?;
+        let shape = train.shape();
+        let classes = config.network.classes.unwrap_or(train.classes());
+        let model = Model::new(network, [shape.channels, shape.height, shape.width], classes, backend)?;
+        let mut trainer = Trainer::new(config, timetable, model, train)?;
+        start::initialise(config, &mut trainer.model)?;
+        Ok(trainer)
+    }
+
     /// Sets up a run on `model`, whose parameters and masks are then still to be set: by
     /// [`start`](super::start::initialise) or from a checkpoint.
     pub fn new(config: &'a Config, timetable: Timetable, mut model: Model, train: &'a Dataset) -> Result<Self> {
@@ -396,6 +421,15 @@ impl<'a> Trainer<'a> {
             }
         }
         self.model.use_deterministic_weights()
+    }
+
+    /// Predicts the images of `set` as they are now, the way the run's method does, and measures the predictions.
+    ///
+    /// A method that predicts with stored snapshots or a fitted temperature does so only in a [`run`](super::run::run).
+    pub fn evaluate(&mut self, set: &Dataset) -> Result<Evaluation> {
+        let predictor = Predictor { config: self.config, snapshots: vec![], temperature: 1.0 };
+        let outputs = predictor.predict(&mut self.model, set, &mut |_| {})?;
+        measure(&outputs, set, self.model.classes(), self.config.seed)
     }
 
     /// One pass over the training images, ordered and augmented as the epoch after the last would be, that replaces the running
