@@ -13,7 +13,7 @@ use super::trained::About;
 use super::trainer::{EpochSums, Trainer};
 use crate::backend::Span;
 use crate::error::{Error, Result};
-use crate::graph::{ParameterId, Role};
+use crate::graph::ParameterId;
 use crate::model::Model;
 
 /// The name of a weight's mask.
@@ -55,18 +55,18 @@ pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
 
 /// Named tensors to be written.
 #[derive(Default)]
-struct Tensors {
+pub(super) struct Tensors {
     /// name -> (dtype, shape, bytes)
     all: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>,
 }
 
 impl Tensors {
-    fn floats(&mut self, name: String, dims: &[usize], values: &[f32]) {
+    pub(super) fn floats(&mut self, name: String, dims: &[usize], values: &[f32]) {
         let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
         self.all.insert(name, (Dtype::F32, dims.into(), bytes));
     }
 
-    fn bytes(&mut self, name: String, dims: &[usize], values: Vec<u8>) {
+    pub(super) fn bytes(&mut self, name: String, dims: &[usize], values: Vec<u8>) {
         self.all.insert(name, (Dtype::U8, dims.into(), values));
     }
 
@@ -74,7 +74,7 @@ impl Tensors {
     ///
     /// Not by the crate's own writer, whose metadata comes in the random order of a hash map: equal tensors should be equal
     /// files. One checksum is of everything after the header, one of the state; a damaged name or shape is found for what it is.
-    fn to_file(&self, state: &str) -> Vec<u8> {
+    pub(super) fn to_file(&self, state: &str) -> Vec<u8> {
         let mut order: Vec<_> = self.all.iter().collect();
         order.sort_by_key(|(_, (dtype, _, _))| *dtype == Dtype::U8);
         let mut data = Vec::new();
@@ -162,9 +162,14 @@ impl TensorFile {
         Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
     }
 
-    /// A U8 tensor of that name and shape that holds only 0 and 1.
+    /// A U8 tensor of that name and shape.
     pub fn bytes(&self, name: &str, dims: &[usize]) -> Result<&[u8]> {
-        let bytes = self.find(name, Dtype::U8, dims)?;
+        self.find(name, Dtype::U8, dims)
+    }
+
+    /// A U8 tensor of that name and shape that holds only 0 and 1.
+    pub fn mask(&self, name: &str, dims: &[usize]) -> Result<&[u8]> {
+        let bytes = self.bytes(name, dims)?;
         match bytes.iter().find(|&&b| b > 1) {
             Some(bad) => Err(Error::file(&self.path, format!("mask {name} holds {bad}, expected 0 and 1"))),
             None => Ok(bytes),
@@ -225,21 +230,6 @@ fn to_json(value: &impl Serialize, path: &Path) -> Result<String> {
     serde_json::to_string(value).map_err(|e| Error::file_because(path, "its metadata cannot be written", e))
 }
 
-/// Writes the snapshot that the trainer just took as a model of its own; its masks are where the weights are not 0.
-pub fn save_snapshot(trainer: &mut Trainer, path: &Path) -> Result<()> {
-    let mut tensors = Tensors::default();
-    let taken: Vec<(ParameterId, Span)> = trainer.moments.iter().filter_map(|m| Some((m.id, m.average?))).collect();
-    for (id, p) in trainer.model.parameters().clone().iter() {
-        let span = taken.iter().find(|(of, _)| *of == id).map_or(trainer.model.value(id), |(_, span)| *span);
-        let values = trainer.model.read(id, span)?;
-        tensors.floats(p.name.clone(), &p.dims, &values);
-        if p.role == Role::Weight {
-            tensors.bytes(mask_name(&p.name), &p.dims, values.iter().map(|&x| u8::from(x != 0.0)).collect());
-        }
-    }
-    write_atomically(path, &tensors.to_file("snapshot"))
-}
-
 /// The tensors of one parameter beside its value, by suffix.
 fn moments(trainer: &Trainer) -> Vec<(ParameterId, String, Span)> {
     let mut all = Vec::new();
@@ -289,5 +279,7 @@ pub fn disk_needed(trainer: &Trainer) -> u64 {
     let extra: usize = moments(trainer).iter().map(|(_, _, span)| span.len).sum();
     let model = 4 * values + masks;
     let kept = if trainer.config.ingredients().ensemble { trainer.timetable.snapshot_count() } else { 0 };
-    2 * (model + 4 * extra) as u64 + model as u64 + kept * model as u64 + (2 << 20)
+    let active = (masks as f64 * trainer.config.mask_density()).ceil() as usize;
+    let snapshot = 4 * (values - masks + active) + masks / 8;
+    2 * (model + 4 * extra) as u64 + model as u64 + kept * snapshot as u64 + (2 << 20)
 }

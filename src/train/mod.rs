@@ -9,6 +9,7 @@ mod mask_update;
 pub mod run;
 pub mod run_folder;
 pub mod schedule;
+mod snapshot;
 pub mod start;
 pub mod summary;
 pub mod trained;

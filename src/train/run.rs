@@ -10,9 +10,10 @@ use super::checkpoint;
 use super::evaluate::{Outputs, Predictor, measure};
 use super::run_folder::{Progress, RunFolder};
 use super::schedule::Timetable;
+use super::snapshot;
 use super::start;
 use super::summary::{Outcome, Summary, costs};
-use super::trained::{About, snapshot_files};
+use super::trained::About;
 use super::trainer::{StepReport, Trainer};
 use crate::backend::Backend;
 use crate::calibration::{Evaluation, temperature};
@@ -87,7 +88,8 @@ pub fn run(
     finish(&mut trainer, config, splits, around)?;
     interrupted(around)?;
     let (test, val, temperature) = evaluate(&mut trainer, config, folder, splits, around)?;
-    let about = About { temperature, ..About::new(config, &splits.train, trainer.model().classes()) };
+    let snapshots = kept_snapshots(&trainer, config);
+    let about = About { temperature, snapshots, ..About::new(config, &splits.train, trainer.model().classes()) };
     interrupted(around)?;
     checkpoint::save_model(trainer.model(), &about, &folder.model())?;
     let summary = summarise(&mut trainer, config, splits, device, seconds, temperature, &test, val.as_ref())?;
@@ -187,7 +189,7 @@ fn train(
             log.append(&step_point(&report, rate))?;
         }
         if report.snapshot.is_some() && trainer.config.ingredients().ensemble {
-            checkpoint::save_snapshot(trainer, &folder.snapshot(report.epoch))?;
+            snapshot::save(trainer, &folder.snapshot(report.epoch))?;
         }
         (around.watch)(Event::Step(&report));
         *seconds = before + sitting.elapsed().as_secs_f64();
@@ -257,6 +259,11 @@ fn finish(trainer: &mut Trainer, config: &Config, splits: &Splits, around: &mut 
     })
 }
 
+/// Snapshots that predict in place of the network.
+fn kept_snapshots(trainer: &Trainer, config: &Config) -> u64 {
+    if config.ingredients().ensemble { trainer.averaged } else { 0 }
+}
+
 /// Evaluations on test and validation images, and the temperature that was fitted, for a method that does.
 fn evaluate(
     trainer: &mut Trainer,
@@ -265,7 +272,8 @@ fn evaluate(
     splits: &Splits,
     around: &mut Surroundings,
 ) -> Result<(Evaluation, Option<Evaluation>, Option<f64>)> {
-    let snapshots = if config.ingredients().ensemble { snapshot_files(&folder.checkpoints()) } else { vec![] };
+    let kept = kept_snapshots(trainer, config);
+    let snapshots = if kept > 0 { snapshot::files(&folder.checkpoints(), kept)? } else { vec![] };
     let passes = snapshots.len().max(config.ingredients().mc_samples).max(1);
     let total = (passes * (splits.test.len() + splits.validation.len())) as u64;
     (around.watch)(Event::Phase { name: "evaluating", total, done: 0 });

@@ -94,7 +94,7 @@ fn read_start(model: &mut Model, path: &Path) -> Result<()> {
         if let Some(weight) = model.weight(id) {
             let name = mask_name(&p.name);
             if file.has(&name) {
-                model.write_mask(id, weight, file.bytes(&name, &p.dims)?)?;
+                model.write_mask(id, weight, file.mask(&name, &p.dims)?)?;
             }
             known.push(name);
         }
@@ -117,7 +117,7 @@ pub(super) fn read_masks(model: &mut Model, path: &Path) -> Result<()> {
     let file = TensorFile::read(path)?;
     for (id, p) in model.parameters().clone().iter() {
         if let Some(weight) = model.weight(id) {
-            model.write_mask(id, weight, file.bytes(&mask_name(&p.name), &p.dims)?)?;
+            model.write_mask(id, weight, file.mask(&mask_name(&p.name), &p.dims)?)?;
         }
     }
     Ok(())

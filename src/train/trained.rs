@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::checkpoint::TensorFile;
 use super::evaluate::{Outputs, Predictor};
 use super::run_folder::RunFolder;
+use super::snapshot;
 use super::start;
 use crate::backend::Backend;
 use crate::config::Config;
@@ -29,6 +30,8 @@ pub struct About {
     pub normalisation: Normalisation,
     /// Divides the logits, where one was fitted.
     pub temperature: Option<f64>,
+    /// Snapshots beside the model file that predict in its place; 0 for a network that predicts by itself.
+    pub snapshots: u64,
 }
 
 impl About {
@@ -42,6 +45,7 @@ impl About {
             classes,
             normalisation: set.normalisation().clone(),
             temperature: None,
+            snapshots: 0,
         }
     }
 }
@@ -74,7 +78,7 @@ impl Trained {
         let mut model = Model::new(start::network(&config)?, about.image, about.classes, backend)?;
         start::load_model(&mut model, &file)?;
         let beside = file.parent().unwrap_or(Path::new(""));
-        let snapshots = if config.ingredients().ensemble { snapshot_files(beside) } else { vec![] };
+        let snapshots = if about.snapshots > 0 { snapshot::files(beside, about.snapshots)? } else { vec![] };
         Ok(Trained { config, about, model, snapshots })
     }
 
@@ -94,18 +98,4 @@ impl Trained {
         let predictor = Predictor { config: &self.config, snapshots: self.snapshots.clone(), temperature };
         predictor.predict(&mut self.model, set, &mut |_| {})
     }
-}
-
-/// The snapshots of an ensemble in a folder of checkpoints, in order.
-pub fn snapshot_files(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten();
-    let mut files: Vec<_> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| {
-            let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-            name.starts_with("snapshot-") && name.ends_with(".safetensors")
-        })
-        .collect();
-    files.sort();
-    files
 }

@@ -7,7 +7,7 @@ use cigl::config::Method;
 use cigl::sparse::density::{Distribution, layer_densities};
 use serde_json::Value;
 
-use crate::program::{cigl, succeed, train, trained};
+use crate::program::{cigl, fail, succeed, train, trained};
 use crate::run_files::{Tensors, files, log, model, summary};
 
 /// The masked tensors of the small convnet for one-channel images of ten classes, spec/method.md section 10.
@@ -286,7 +286,7 @@ fn an_ensemble_keeps_its_snapshots_sparse_and_each_with_its_statistics() {
     assert_ne!(fifth.all["bn1.running_mean"], sixth.all["bn1.running_mean"]);
     assert_eq!(last.all["bn1.running_mean"], sixth.all["bn1.running_mean"]);
     for weight in last.masked() {
-        let kept = sixth.floats(&weight).into_iter().zip(last.floats(&weight)).zip(last.mask(&weight));
+        let kept = expanded(&sixth, &weight).into_iter().zip(last.floats(&weight)).zip(last.mask(&weight));
         let active: Vec<bool> = kept
             .filter(|&((sample, master), inside)| {
                 assert!(sample == 0.0 || (inside && sample == master), "{weight}");
@@ -298,6 +298,33 @@ fn an_ensemble_keeps_its_snapshots_sparse_and_each_with_its_statistics() {
         // keep is .95; of the 87 weights and more of a layer, more than 3 in 20 are dropped once in many thousand runs.
         assert!((0.85..=1.0).contains(&share), "{weight}: {share} of the weights kept");
     }
+    let size = |file: &std::path::Path| std::fs::metadata(run.join(file)).unwrap().len();
+    assert!(
+        5 * size(&snapshots[0]) < size("checkpoint/model.safetensors".as_ref()),
+        "90 % of the weights are not stored"
+    );
+}
+
+/// A snapshot's weight: the values at the ones of its bits, lowest bit first.
+fn expanded(snapshot: &Tensors, weight: &str) -> Vec<f32> {
+    let mut values = snapshot.floats(&format!("{weight}.values")).into_iter();
+    let bits = &snapshot.all[&format!("{weight}.bits")].2;
+    let bit = |i: usize| bits[i / 8] >> (i % 8) & 1 == 1;
+    let dense = (0..8 * bits.len()).map(|i| if bit(i) { values.next().unwrap() } else { 0.0 }).collect();
+    assert_eq!(values.next(), None, "{weight}: a value for each one");
+    dense
+}
+
+#[test]
+fn an_ensemble_without_its_snapshots_is_an_error_and_not_another_network() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = trained(folder.path(), "run", "cigl-no-wma", &[]);
+    let alone = folder.path().join("model.safetensors");
+    std::fs::copy(run.join("checkpoint/model.safetensors"), &alone).unwrap();
+    let mut eval = cigl();
+    eval.arg("eval").arg(&alone);
+    let error = fail(eval, 1);
+    assert!(error.contains("holds 0 files snapshot-NNNN.safetensors, the ensemble has 2"), "{error}");
 }
 
 #[test]
