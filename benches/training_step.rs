@@ -41,8 +41,7 @@ fn steps(c: &mut Criterion) {
             let config = Config::resolve(Some(preset), None, &settings).expect("a known preset");
             let set = images(8 * batch);
             let timetable = Timetable::new(&config, set.len()).expect("a schedule");
-            let mut model = new_model(&config, &set, Box::new(Cpu::new())).expect("a network");
-            start::initialise(&config, &mut model).expect("weights and masks");
+            let model = new_model(&config, &set, Box::new(Cpu::new())).expect("a network");
             let mut trainer = Trainer::new(&config, timetable, model, &set).expect("a run");
             start::initialise(&config, trainer.model()).expect("weights and masks");
             group.sample_size(10).throughput(Throughput::Elements(batch as u64));

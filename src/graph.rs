@@ -226,6 +226,10 @@ impl Graph {
         init: Init,
     ) -> Result<ParameterId> {
         let name = format!("{}.{name}", self.qualified(layer));
+        let len = dims.iter().try_fold(1usize, |len, &dim| len.checked_mul(dim));
+        if len.is_none_or(|len| len > u32::MAX as usize) {
+            return Err(Error::shape("parameter", format!("{name} of {dims:?} has more than 2^32 elements")));
+        }
         self.parameters.intern(Parameter { name, dims, role, init })
     }
 

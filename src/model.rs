@@ -26,6 +26,8 @@ pub struct Model {
     /// Output pixels of each masked layer, for counting operations.
     positions: Vec<usize>,
     state_end: usize,
+    /// The backend knows of the masked weights.
+    registered: bool,
     recordings: Vec<Recording>,
 }
 
@@ -69,13 +71,14 @@ impl Model {
             parameters,
             slots: vec![],
             state_end: 0,
+            registered: false,
             recordings: vec![],
         };
-        model.place_parameters()?;
+        model.place_parameters();
         Ok(model)
     }
 
-    fn place_parameters(&mut self) -> Result<()> {
+    fn place_parameters(&mut self) {
         let parameters = self.parameters.clone();
         let mut layers = 0;
         for (_, p) in parameters.iter() {
@@ -88,8 +91,6 @@ impl Model {
             });
             self.slots.push(Slot { value, grad, weight });
         }
-        self.backend.reserve(self.state_end)?;
-        self.backend.register(&self.weights())
     }
 
     /// Memory that outlives steps, zero at first: momentum, averages.
@@ -103,13 +104,18 @@ impl Model {
         span
     }
 
-    /// Makes sure that all that was allocated and planned is there.
+    /// Takes the memory of all that was allocated and planned. Until then a model is only sizes.
     pub fn reserve(&mut self) -> Result<()> {
-        self.backend.reserve(self.bytes() / 4)
+        self.backend.reserve(self.bytes() / 4)?;
+        if !std::mem::replace(&mut self.registered, true) {
+            self.backend.register(&self.weights())?;
+        }
+        Ok(())
     }
 
     /// Gives the parameters their initial values, keyed by seed.
     pub fn initialise(&mut self, seed: u64) -> Result<()> {
+        self.reserve()?;
         for (id, p) in self.parameters.iter() {
             self.backend.write(self.slots[id.0].value, &initial_values(p, seed, id.0))?;
         }

@@ -1,6 +1,6 @@
 //! A graph, planned: which gradient sets and which adds, what lives when, and where everything lies in one arena.
 //!
-//! The plan is a flat list of steps with every address settled, so that replaying it allocates nothing and decides nothing.
+//! The plan is a flat list of steps with every address settled, so that replaying it takes no memory for values and decides nothing.
 //! All of it can be printed ([`Plan::table`], `cigl info --plan`) and tested without a device.
 
 #[cfg(test)]

@@ -57,7 +57,7 @@ pub(super) fn run(args: &InfoArgs) -> Result<()> {
         timetable.snapshot_count()
     );
     println!(
-        "memory          {:.1} MiB for a training step of {} images\n",
+        "memory          {:.1} MiB for parameters, gradients and activations of a step of {} images\n",
         bytes as f64 / f64::from(1 << 20),
         config.train.batch_size
     );

@@ -94,7 +94,7 @@ impl Graph {
             parameter("running_mean", Role::RunningMean, 0.0)?,
             parameter("running_var", Role::RunningVariance, 1.0)?,
         ];
-        let op = BatchNormalise { mode: self.mode(), epsilon: EPSILON, relu };
+        let op = BatchNormalise { inference: self.mode() == Mode::Evaluate, epsilon: EPSILON, relu };
         self.push(name, op, &[x], &parameters)
     }
 

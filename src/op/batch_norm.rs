@@ -3,7 +3,6 @@
 use super::{Io, Op, Reads};
 use crate::backend::{Backend, BatchNorm};
 use crate::error::{Error, Result};
-use crate::graph::Mode;
 use crate::shape::Shape;
 
 /// `y = gamma x^ + beta` with `x^ = (x - mean) / sqrt(var + eps)` per channel; mean and biased variance are the batch's, or the
@@ -13,7 +12,8 @@ use crate::shape::Shape;
 /// where under `relu` dy counts only where y > 0.
 #[derive(Debug)]
 pub(crate) struct BatchNormalise {
-    pub(crate) mode: Mode,
+    /// Normalise by the running statistics, not the batch's.
+    pub(crate) inference: bool,
     pub(crate) epsilon: f32,
     pub(crate) relu: bool,
 }
@@ -40,7 +40,7 @@ impl Op for BatchNormalise {
 
     fn shape(&self, args: &[Shape]) -> Result<Shape> {
         let x = args[0];
-        if self.mode != Mode::Evaluate && x.n * x.pixels() < 2 {
+        if !self.inference && x.n * x.pixels() < 2 {
             return Err(Error::shape("batch_norm", format!("needs more than one value a channel to train, got {x}")));
         }
         Ok(x)
@@ -51,13 +51,14 @@ impl Op for BatchNormalise {
     }
 
     fn workspace(&self, args: &[Shape]) -> usize {
-        if self.mode == Mode::Evaluate { 0 } else { 2 * args[0].c }
+        if self.inference { 0 } else { 2 * args[0].c }
     }
 
     fn forward(&self, on: &mut dyn Backend, io: &Io) -> Result<()> {
-        match self.mode {
-            Mode::Evaluate => on.batch_norm_inference(&self.describe(io), io.out),
-            Mode::Train | Mode::Reestimate => on.batch_norm(&self.describe(io), io.out),
+        if self.inference {
+            on.batch_norm_inference(&self.describe(io), io.out)
+        } else {
+            on.batch_norm(&self.describe(io), io.out)
         }
     }
 

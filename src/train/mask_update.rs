@@ -1,6 +1,7 @@
 //! Mask updates: which layers drop and grow how many weights. The selecting itself is the backend's.
 
 use super::schedule::Timetable;
+use super::start::densities;
 use super::trainer::{MaskChange, Moments};
 use crate::Result;
 use crate::backend::{Growth, PruneAndGrow, Span, Weight};
@@ -18,18 +19,21 @@ pub(super) struct MaskUpdater {
     schedule: DropSchedule,
     updates: UpdateSteps,
     pruning: PruningSchedule,
+    /// The layers whose planned density is 1: they take no part.
+    dense: Vec<bool>,
 }
 
 impl MaskUpdater {
-    pub(super) fn new(config: &Config, timetable: &Timetable) -> Self {
-        MaskUpdater {
+    pub(super) fn new(config: &Config, timetable: &Timetable, model: &Model) -> Result<Self> {
+        Ok(MaskUpdater {
             kind: config.ingredients().updates,
             seed: config.seed,
             alpha: config.sparse.alpha,
             schedule: config.sparse.schedule,
             updates: timetable.updates,
             pruning: PruningSchedule { target: config.sparsity, updates: timetable.updates },
-        }
+            dense: densities(config, model)?.iter().map(|density| density.is_dense()).collect(),
+        })
     }
 
     /// Updates the masks of all layers after the passes of step `g`.
@@ -68,7 +72,7 @@ impl MaskUpdater {
         fraction: f64,
         g: u64,
     ) -> Result<Vec<PruneAndGrow>> {
-        let sparse: Vec<usize> = (0..layers.len()).filter(|&l| masks[l].count() < layers[l].0.len()).collect();
+        let sparse: Vec<usize> = (0..layers.len()).filter(|&l| !self.dense[l]).collect();
         let drops: Vec<usize> = sparse.iter().map(|&l| drop_count(fraction, masks[l].count())).collect();
         let grows = if self.kind == MaskUpdates::Snfs {
             let mut candidates = Vec::with_capacity(sparse.len());

@@ -16,7 +16,7 @@ use super::summary::{Outcome, Summary, costs};
 use super::trained::About;
 use super::trainer::{StepReport, Trainer};
 use crate::backend::Backend;
-use crate::calibration::{Evaluation, temperature};
+use crate::calibration::{Evaluation, Metrics, temperature};
 use crate::config::Config;
 use crate::data::{Dataset, Splits};
 use crate::error::{Error, Result};
@@ -87,17 +87,18 @@ pub fn run(
     train(&mut trainer, folder, &mut seconds, &plan, around)?;
     finish(&mut trainer, config, splits, around)?;
     interrupted(around)?;
-    let (test, val, temperature) = evaluate(&mut trainer, config, folder, splits, around)?;
+    let measured = evaluate(&mut trainer, config, folder, splits, around)?;
     let snapshots = kept_snapshots(&trainer, config);
+    let temperature = measured.temperature.as_ref().map(|(t, _)| *t);
     let about = About { temperature, snapshots, ..About::new(config, &splits.train, trainer.model().classes()) };
     interrupted(around)?;
     checkpoint::save_model(trainer.model(), &about, &folder.model())?;
-    let summary = summarise(&mut trainer, config, splits, device, seconds, temperature, &test, val.as_ref())?;
-    draw(config, folder, &summary, &test)?;
+    let summary = summarise(&mut trainer, config, splits, device, seconds, &measured)?;
+    draw(config, folder, &summary, &measured.test)?;
     let text = serde_json::to_string_pretty(&summary)
         .map_err(|e| Error::file_because(folder.summary(), "the summary cannot be written", e))?;
     checkpoint::write_atomically(&folder.summary(), (text + "\n").as_bytes())?;
-    Ok(Outcome { summary, test })
+    Ok(Outcome { summary, test: measured.test })
 }
 
 /// A network of the configuration for the images of a set.
@@ -147,8 +148,9 @@ fn check_resources(trainer: &mut Trainer, config: &Config, splits: &Splits, arou
         if there.is_some_and(|there| there < needed) {
             let there = mib(there.unwrap_or(0));
             return Err(Error::Resources(format!(
-                "the run needs {} MiB of {what} and {there} MiB are free; a smaller train.batch_size takes less memory",
-                mib(needed)
+                "the run needs {} MiB of {what} and {there} MiB are free{}",
+                mib(needed),
+                if what == "memory" { "; a smaller train.batch_size takes less" } else { "" }
             )));
         }
     }
@@ -264,20 +266,28 @@ fn kept_snapshots(trainer: &Trainer, config: &Config) -> u64 {
     if config.ingredients().ensemble { trainer.averaged } else { 0 }
 }
 
-/// Evaluations on test and validation images, and the temperature that was fitted, for a method that does.
+/// What a run's network is worth.
+struct Measured {
+    test: Evaluation,
+    val: Option<Evaluation>,
+    /// The temperature that was fitted, for a method that does, and the test images before it.
+    temperature: Option<(f64, Metrics)>,
+}
+
+/// Measures the network on test and validation images.
 fn evaluate(
     trainer: &mut Trainer,
     config: &Config,
     folder: &RunFolder,
     splits: &Splits,
     around: &mut Surroundings,
-) -> Result<(Evaluation, Option<Evaluation>, Option<f64>)> {
+) -> Result<Measured> {
     let kept = kept_snapshots(trainer, config);
     let snapshots = if kept > 0 { snapshot::files(&folder.checkpoints(), kept)? } else { vec![] };
     let passes = snapshots.len().max(config.ingredients().mc_samples).max(1);
     let total = (passes * (splits.test.len() + splits.validation.len())) as u64;
     (around.watch)(Event::Phase { name: "evaluating", total, done: 0 });
-    let mut predictor = Predictor { config, snapshots, temperature: 1.0 };
+    let predictor = Predictor { config, snapshots, temperature: 1.0 };
     let watch = &mut around.watch;
     let mut seen = |images: usize| watch(Event::Advance(images as u64));
     let classes = trainer.model().classes();
@@ -289,30 +299,32 @@ fn evaluate(
         if let (true, Outputs::Logits(logits)) = (config.ingredients().temperature, &mut outputs) {
             let t = temperature::fit(logits, set.labels(), classes)?;
             temperature::apply(logits, t);
-            (predictor.temperature, fitted) = (t, Some(t));
+            fitted = Some(t);
         }
         val = Some(measure(&outputs, set, classes, config.seed)?);
     }
-    let outputs = predictor.predict(trainer.model(), &splits.test, &mut seen)?;
+    let mut outputs = predictor.predict(trainer.model(), &splits.test, &mut seen)?;
+    let mut temperature = None;
+    if let (Some(t), Outputs::Logits(logits)) = (fitted, &mut outputs) {
+        temperature = Some((t, measure(&Outputs::Logits(logits.clone()), &splits.test, classes, config.seed)?.metrics));
+        temperature::apply(logits, t);
+    }
     let test = measure(&outputs, &splits.test, classes, config.seed)?;
     if !predictor.snapshots.is_empty() {
         // The network was lent to the snapshots; what training left comes back.
         checkpoint::restore(trainer, &folder.checkpoint())?;
         trainer.finish(&mut |_| {})?;
     }
-    Ok((test, val, fitted))
+    Ok(Measured { test, val, temperature })
 }
 
-#[allow(clippy::too_many_arguments)]
 fn summarise(
     trainer: &mut Trainer,
     config: &Config,
     splits: &Splits,
     device: String,
     seconds: f64,
-    temperature: Option<f64>,
-    test: &Evaluation,
-    val: Option<&Evaluation>,
+    measured: &Measured,
 ) -> Result<Summary> {
     let ones = trainer
         .model()
@@ -338,9 +350,10 @@ fn summarise(
         version: env!("CARGO_PKG_VERSION").into(),
         seconds,
         images_per_second: timetable.images(trainer.position()) as f64 / seconds.max(1e-9),
-        temperature,
-        test: test.metrics.clone(),
-        val: val.map(|v| v.metrics.clone()),
+        temperature: measured.temperature.as_ref().map(|(t, _)| *t),
+        test_uncalibrated: measured.temperature.as_ref().map(|(_, before)| before.clone()),
+        test: measured.test.metrics.clone(),
+        val: measured.val.as_ref().map(|v| v.metrics.clone()),
     })
 }
 

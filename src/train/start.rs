@@ -45,23 +45,43 @@ pub fn densities(config: &Config, model: &Model) -> Result<Vec<LayerDensity>> {
 
 /// Sets the initial weights and masks.
 pub fn initialise(config: &Config, model: &mut Model) -> Result<()> {
-    let mut seed = config.seed;
-    let lottery = config.ingredients().updates == MaskUpdates::Lottery;
-    let source = config.sparse.mask_from.as_deref().filter(|_| lottery).map(RunFolder::finished).transpose()?;
-    if let Some(run) = &source {
-        // A ticket is a mask and the weights it was found from: rewound means that run's own initial weights.
-        seed = run.config()?.seed;
-    }
-    model.initialise(seed)?;
-    if let Some(run) = &source {
-        read_masks(model, &run.model())?;
+    if config.ingredients().updates == MaskUpdates::Lottery {
+        rewind(config, model)?;
     } else {
+        model.initialise(config.seed)?;
         draw_masks(config, model)?;
     }
     if let Some(file) = &config.train.init {
         read_start(model, file)?;
     }
     clear_outside(model)
+}
+
+/// A ticket is the masks that a finished run ended with and the weights that it started from.
+fn rewind(config: &Config, model: &mut Model) -> Result<()> {
+    let Some(path) = &config.sparse.mask_from else {
+        return Err(Error::Usage("method lottery needs sparse.mask_from, the run that found the masks".into()));
+    };
+    let run = RunFolder::finished(path)?;
+    let found = run.config()?;
+    model.initialise(found.seed)?;
+    if let Some(file) = &found.train.init {
+        read_parameters(model, &TensorFile::read(file)?)?;
+    }
+    read_masks(model, &TensorFile::read(&run.model())?)?;
+    let planned: usize = densities(config, model)?.iter().map(|density| density.n_active).sum();
+    let mut ones = 0;
+    for weight in model.weights() {
+        ones += model.mask(weight.layer)?.count();
+    }
+    if ones.abs_diff(planned) > model.weights().len() {
+        return Err(Error::Usage(format!(
+            "sparse.mask_from = {}: its masks have {ones} ones, a sparsity of {} has {planned}",
+            path.display(),
+            config.sparsity
+        )));
+    }
+    Ok(())
 }
 
 /// The initial M of every layer: the n_active elements with the smallest 32-bit keys, the lower index first.
@@ -113,8 +133,7 @@ pub(super) fn read_parameters(model: &mut Model, file: &TensorFile) -> Result<()
 }
 
 /// Reads the masks of all masked tensors.
-pub(super) fn read_masks(model: &mut Model, path: &Path) -> Result<()> {
-    let file = TensorFile::read(path)?;
+pub(super) fn read_masks(model: &mut Model, file: &TensorFile) -> Result<()> {
     for (id, p) in model.parameters().clone().iter() {
         if let Some(weight) = model.weight(id) {
             model.write_mask(id, weight, file.mask(&mask_name(&p.name), &p.dims)?)?;
@@ -126,8 +145,9 @@ pub(super) fn read_masks(model: &mut Model, path: &Path) -> Result<()> {
 /// Loads a result: parameters, statistics and masks of `path`.
 pub fn load_model(model: &mut Model, path: &Path) -> Result<()> {
     let file = TensorFile::read(path)?;
+    model.reserve()?;
     read_parameters(model, &file)?;
-    read_masks(model, path)?;
+    read_masks(model, &file)?;
     model.use_deterministic_weights()
 }
 

@@ -118,6 +118,9 @@ pub struct Summary {
     /// The temperature that was fitted, for a method that does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
+    /// On the test images before the temperature, for a method that fits one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_uncalibrated: Option<Metrics>,
     /// On the test images.
     pub test: Metrics,
     /// On the validation images, where there are any.

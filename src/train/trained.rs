@@ -74,7 +74,12 @@ impl Trained {
         let about = about.ok_or_else(|| {
             Error::file(&file, "does not say what network it is, expected the model.safetensors of a run")
         })?;
-        let config = Config::from_toml(&about.config)?;
+        let config = Config::from_toml(&about.config)
+            .map_err(|e| Error::file_because(&file, "describes a run that this program does not know", e))?;
+        if about.image.contains(&0) || about.classes == 0 {
+            let detail = format!("describes images of {:?} and {} classes", about.image, about.classes);
+            return Err(Error::file(&file, detail));
+        }
         let mut model = Model::new(start::network(&config)?, about.image, about.classes, backend)?;
         start::load_model(&mut model, &file)?;
         let beside = file.parent().unwrap_or(Path::new(""));

@@ -151,8 +151,7 @@ impl<'a> Trainer<'a> {
                 leak: (role == Role::Weight && leaks(config)).then(|| model.allocate(len)),
             })
             .collect();
-        model.reserve()?;
-        let masks = MaskUpdater::new(config, &timetable);
+        let masks = MaskUpdater::new(config, &timetable, &model)?;
         let augmentation = if config.data.augment { config.data.dataset.augmentation() } else { Augmentation::None };
         Ok(Trainer {
             config,
@@ -210,8 +209,8 @@ impl<'a> Trainer<'a> {
             extent: if dense { Extent::Dense } else { Extent::Active },
         };
         let seen = self.model.train_pass(&self.images, &self.targets, state)?;
-        // Sparse training updates masks instead of weights; pruning from dense does both.
-        if !updating || self.config.ingredients().updates == MaskUpdates::Gmp {
+        // A step updates either the weights or the masks.
+        if !updating {
             self.optimise(g, lr)?;
         }
         let update = if updating { Some(self.masks.update(&mut self.model, &self.moments, g)?) } else { None };
@@ -327,15 +326,11 @@ impl<'a> Trainer<'a> {
                 self.model.backend().sgd(rule, &updates)
             }
             Optimizer::Adam => {
-                let skipped = match self.config.ingredients().updates {
-                    MaskUpdates::Gmp => 0,
-                    _ => self.timetable.updates.count(g),
-                };
                 let rule = Adam {
                     lr: lr as f32,
                     betas: [train.momentum as f32, train.adam_beta2 as f32],
                     epsilon: train.adam_epsilon as f32,
-                    t: g + 1 - skipped,
+                    t: g + 1 - self.timetable.updates.count(g),
                 };
                 let second: Vec<Span> = self.moments.iter().filter_map(|m| m.second).collect();
                 self.model.backend().adam(rule, &updates, &second)

@@ -1,5 +1,6 @@
 //! The CPU's memory: one run of floats on cache-line boundaries, parameters first, then the arena.
 
+use std::collections::TryReserveError;
 use std::ops::Range;
 
 use super::grid::Grid;
@@ -33,11 +34,12 @@ impl Place for Map {
 }
 
 impl Memory {
-    pub(crate) fn reserve(&mut self, len: usize) {
-        let lines = len.div_ceil(LANES);
-        if lines > self.lines.len() {
-            self.lines.resize(lines, bytemuck::Zeroable::zeroed());
-        }
+    /// Grows to `len` floats, the new ones 0; fails where the allocator does.
+    pub(crate) fn reserve(&mut self, len: usize) -> Result<(), TryReserveError> {
+        let more = len.div_ceil(LANES).saturating_sub(self.lines.len());
+        self.lines.try_reserve_exact(more)?;
+        self.lines.resize(self.lines.len() + more, bytemuck::Zeroable::zeroed());
+        Ok(())
     }
 
     fn floats(&self) -> &[f32] {

@@ -73,12 +73,8 @@ impl Backend for Cpu {
     }
 
     fn reserve(&mut self, len: usize) -> Result<()> {
-        // Offsets in sparse indices are 32 bits; one map never comes near, the whole memory may.
-        if len > isize::MAX as usize / 8 {
-            return Err(Error::Resources(format!("a plan of {len} floats does not fit the address space")));
-        }
-        self.memory.reserve(len);
-        Ok(())
+        let mib = len.div_ceil(1 << 18);
+        self.memory.reserve(len).map_err(|e| Error::Resources(format!("{mib} MiB of memory cannot be had: {e}")))
     }
 
     fn write(&mut self, to: Span, values: &[f32]) -> Result<()> {

@@ -59,15 +59,12 @@ impl Cpu {
         let [value, grad, velocity, leak] =
             self.memory.apart([update.value.range(), update.grad.range(), update.velocity.range(), leak.range()]);
         let grad = &*grad;
-        // Most updates have no leak; then every element gets a scratch one.
-        let mut scratch = vec![0.0; if leak.is_empty() { value.len() } else { 0 }];
-        let leak = if leak.is_empty() { &mut scratch[..] } else { leak };
-        value
-            .par_chunks_mut(CHUNK)
-            .zip(velocity.par_chunks_mut(CHUNK).zip(leak.par_chunks_mut(CHUNK)))
-            .enumerate()
-            .for_each(|(chunk, (value, (velocity, leak)))| {
-                for (at, ((w, v), leak)) in value.iter_mut().zip(velocity).zip(leak).enumerate() {
+        // Most updates have no leak; their chunks of it are empty.
+        let mut leaks: Vec<&mut [f32]> = leak.chunks_mut(CHUNK).collect();
+        leaks.resize_with(value.len().div_ceil(CHUNK), Default::default);
+        value.par_chunks_mut(CHUNK).zip(velocity.par_chunks_mut(CHUNK).zip(leaks)).enumerate().for_each(
+            |(chunk, (value, (velocity, leak)))| {
+                for (at, (w, v)) in value.iter_mut().zip(velocity).enumerate() {
                     let (moves, scale) = moves(chunk * CHUNK + at);
                     let gradient = || scale * grad[chunk * CHUNK + at];
                     let mut step = |g: f32| {
@@ -77,15 +74,21 @@ impl Cpu {
                     match moves {
                         Moves::Freely => *w -= step(gradient() + update.weight_decay * *w),
                         Moves::WithoutGradient => *w -= step(0.0),
-                        Moves::IntoLeak => *leak = -step(gradient()),
+                        Moves::IntoLeak => leak[at] = -step(gradient()),
                         Moves::OnlyMomentum => {
                             step(gradient());
                         }
-                        Moves::Outside => (*w, *v, *leak) = (0.0, 0.0, 0.0),
+                        Moves::Outside => {
+                            (*w, *v) = (0.0, 0.0);
+                            if let Some(leak) = leak.get_mut(at) {
+                                *leak = 0.0;
+                            }
+                        }
                         Moves::Not => {}
                     }
                 }
-            });
+            },
+        );
     }
 
     pub(super) fn step_adam(&mut self, rule: Adam, update: &Update, second: Span) {

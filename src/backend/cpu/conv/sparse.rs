@@ -87,7 +87,8 @@ fn build(view: View, x: Grid, stencils: &[Stencil], mask: &BitMask) -> Index {
                     for tap in &stencil.taps {
                         let element = view.element(output, input, tap.position);
                         if mask.get(element) {
-                            let offset = (input * x.plane + tap.offset) as u32;
+                            let offset = u32::try_from(input * x.plane + tap.offset);
+                            let offset = offset.expect("sixteen images of one layer take less than 16 GiB");
                             entries.push(Entry { offset, element: element as u32 });
                         }
                     }
