@@ -1,5 +1,7 @@
 //! One pass over predictions, in any order and any number of shards.
 
+use std::collections::BTreeMap;
+
 use super::bins::Bins;
 use super::bootstrap::Intervals;
 use super::exact_sum::ExactSum;
@@ -171,6 +173,7 @@ impl Accumulator {
             tace: None,
             l2_debiased_sq: standard.l2_debiased_sq,
             aurc: None,
+            binning: binning(standard.l2_debiased_sq.is_some()),
             intervals: Intervals::default(),
         })
     }
@@ -202,6 +205,22 @@ impl Accumulator {
         }
         parts
     }
+}
+
+/// What [`Metrics::binning`] says of the errors that need no order.
+fn binning(debiased: bool) -> BTreeMap<String, String> {
+    let (standard, paper) = (Bins::STANDARD, Bins::PAPER);
+    let mut binning = BTreeMap::from([
+        ("ece".into(), format!("{standard}, l1")),
+        ("ece_10".into(), format!("{paper}, l1")),
+        ("rmsce".into(), format!("{standard}, l2")),
+        ("mce".into(), format!("{standard}, max")),
+        ("class_ece".into(), format!("{standard} of each class's probability, l1")),
+    ]);
+    if debiased {
+        binning.insert("l2_debiased_sq".into(), format!("{standard}, l2 squared"));
+    }
+    binning
 }
 
 #[derive(Default)]

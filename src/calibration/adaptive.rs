@@ -36,6 +36,15 @@ pub(super) fn equal_mass_gaps(sorted: impl Iterator<Item = (f64, bool, u64)>, to
     sum + surplus.abs()
 }
 
+/// What [`super::Metrics::binning`] says of ACE and TACE.
+pub(super) fn binning() -> [(String, String); 2] {
+    let bins = format!("{EQUAL_MASS_BINS} equal-mass bins");
+    [
+        ("ace".into(), format!("{bins}, l1")),
+        ("tace".into(), format!("{bins} of each class's probabilities above {TACE_THRESHOLD}, l1")),
+    ]
+}
+
 /// Adaptive calibration error of (confidence, correct) pairs sorted by [`by_confidence`].
 pub(super) fn ace(sorted: &[(f32, bool)]) -> f64 {
     let items = sorted.iter().map(|&(confidence, correct)| (f64::from(confidence), correct, 1));

@@ -1,5 +1,7 @@
 //! Equal-width confidence bins whose edges are f32 numbers, so that a sample's bin is never a matter of arithmetic.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// Which end of a bin belongs to it.
@@ -48,6 +50,17 @@ impl Bins {
             bin += 1;
         }
         bin
+    }
+}
+
+/// As results state them: `15 equal-width bins (lo, hi]`.
+impl fmt::Display for Bins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let edges = match self.closed {
+            Closed::Right => "(lo, hi]",
+            Closed::Left => "[lo, hi)",
+        };
+        write!(f, "{} equal-width bins {edges}", self.count)
     }
 }
 

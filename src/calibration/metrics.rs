@@ -1,5 +1,7 @@
 //! The metrics of a set of predictions, as `summary.json` and `--json` hold them.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::bootstrap::Intervals;
@@ -56,6 +58,10 @@ pub struct Metrics {
     /// Area under the risk-coverage curve (Geifman et al. 2019).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aurc: Option<f64>,
+    /// Number, scheme and edges of the bins behind each calibration error above, and the norm of their gaps, by key: `ece` has
+    /// `15 equal-width bins (lo, hi], l1`. The Brier score's terms have the bins of `class_ece`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub binning: BTreeMap<String, String>,
     /// 95 % intervals, where asked for: keys `..._ci95`, and none where not.
     #[serde(flatten, default)]
     pub intervals: Intervals,

@@ -93,6 +93,7 @@ pub fn evaluate(scores: Scores, labels: &[u32], classes: usize, options: &Option
     metrics.ace = Some(adaptive::ace(&sorted));
     metrics.tace = Some(adaptive::tace(probs, labels, classes));
     metrics.aurc = Some(adaptive::aurc(&sorted));
+    metrics.binning.extend(adaptive::binning());
     if options.intervals {
         metrics.intervals = bootstrap::intervals(outcomes, &metrics, options.seed);
     }

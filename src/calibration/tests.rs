@@ -100,10 +100,39 @@ fn keys_come_in_the_specified_order_and_only_where_they_exist() {
         map.keys().cloned().collect::<Vec<_>>().join(" ")
     };
     let all = "n accuracy top5 nll brier brier_reliability brier_resolution brier_uncertainty brier_within_bin \
-               ece ece_10 rmsce mce ace class_ece tace l2_debiased_sq aurc";
+               ece ece_10 rmsce mce ace class_ece tace l2_debiased_sq aurc binning";
     assert_eq!(keys(5, false), all);
     assert_eq!(keys(3, false), all.replace("top5 ", ""));
     assert!(keys(5, true).starts_with(&format!("{all} accuracy_ci95 top5_ci95 nll_ci95 brier_ci95 ece_ci95 ")));
+}
+
+// The wording of calibration.md: number of bins, scheme, edges and norm of every calibration error.
+#[test]
+fn every_calibration_error_states_its_bins_and_norm() {
+    // .85 and .86 share a bin of two, so that an error can be debiased.
+    let found = metrics(&[0.9, 0.1, 0.85, 0.15, 0.86, 0.14], &[0, 1, 0], 2);
+    let stated: Vec<(&str, &str)> = found.binning.iter().map(|(key, bins)| (key.as_str(), bins.as_str())).collect();
+    let expected = [
+        ("ace", "15 equal-mass bins, l1"),
+        ("class_ece", "15 equal-width bins (lo, hi] of each class's probability, l1"),
+        ("ece", "15 equal-width bins (lo, hi], l1"),
+        ("ece_10", "10 equal-width bins [lo, hi), l1"),
+        ("l2_debiased_sq", "15 equal-width bins (lo, hi], l2 squared"),
+        ("mce", "15 equal-width bins (lo, hi], max"),
+        ("rmsce", "15 equal-width bins (lo, hi], l2"),
+        ("tace", "15 equal-mass bins of each class's probabilities above 0.01, l1"),
+    ];
+    assert_eq!(stated, expected);
+    assert!(!metrics(&[0.9, 0.1], &[0], 2).binning.contains_key("l2_debiased_sq"), "an error that is left out");
+}
+
+#[test]
+fn metrics_written_before_the_binning_was_stated_still_read() {
+    let mut found = metrics(&[0.9, 0.1, 0.8, 0.2], &[0, 1], 2);
+    let mut value = serde_json::to_value(&found).unwrap();
+    assert!(value.as_object_mut().unwrap().remove("binning").is_some());
+    found.binning.clear();
+    assert_eq!(serde_json::from_value::<Metrics>(value).unwrap(), found);
 }
 
 #[test]

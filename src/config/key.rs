@@ -1,6 +1,6 @@
 //! The keys of `--set` and of configuration files: one table says what each means and which values it takes.
 
-use crate::config::Method;
+use crate::config::{Method, NetworkName};
 use crate::{Error, Result};
 use std::ops::Bound::{self, Excluded, Included, Unbounded};
 use std::ops::RangeBounds;
@@ -43,8 +43,6 @@ const POSITIVE: Allowed = Allowed::Number(Excluded(0.0), Unbounded);
 const BELOW_ONE: Allowed = Allowed::Number(Included(0.0), Excluded(1.0));
 
 const DATASETS: [&str; 6] = ["fashion-mnist", "mnist", "digits", "cifar10", "cifar100", "imagenet"];
-const NETWORKS: [&str; 8] =
-    ["mlp", "small-convnet", "resnet18", "resnet50", "resnet18-imagenet", "resnet50-imagenet", "wrn22-2", "vgg16-bn"];
 
 macro_rules! keys {
     ($($name:literal $allowed:expr, $meaning:literal;)*) => {
@@ -89,7 +87,7 @@ pub const KEYS: &[Key] = keys! {
     "data.shuffle" Allowed::Flag, "shuffle every epoch; else file order";
     "data.augment" Allowed::Flag, "augment the training images as the data set's recipe says";
     "data.drop_last" Allowed::Flag, "drop the last, partial batch of an epoch";
-    "network.name" Allowed::Choice(&NETWORKS), "the network";
+    "network.name" Allowed::Choice(&NetworkName::NAMES), "the network";
     "network.classes" Allowed::Integer(2), "number of logits; default: the data's classes";
     "network.hidden" Allowed::Integers, "widths of the MLP's hidden layers";
     "network.dropout" BELOW_ONE, "dropout inside the blocks of wrn22-2";

@@ -341,6 +341,25 @@ choice! {
     }
 }
 
+impl NetworkName {
+    /// The names in configurations, in the order of the variants.
+    pub const NAMES: [&str; 8] = [
+        "mlp",
+        "small-convnet",
+        "resnet18",
+        "resnet50",
+        "resnet18-imagenet",
+        "resnet50-imagenet",
+        "wrn22-2",
+        "vgg16-bn",
+    ];
+
+    /// The name in configurations.
+    pub fn name(self) -> &'static str {
+        NetworkName::NAMES[self as usize]
+    }
+}
+
 impl Device {
     /// The name on the command line and in files.
     pub fn name(self) -> &'static str {
@@ -377,6 +396,16 @@ impl Config {
         if self.ingredients().random_mask { self.random_mask.keep.of(name) } else { 1.0 }
     }
 
+    /// Epochs of training, the multiplier applied and halves rounded up.
+    pub fn epochs(&self) -> u64 {
+        amount::round_half_up(self.train.epochs as f64 * self.train.multiplier).max(1)
+    }
+
+    /// T*, the first epoch that a snapshot is taken of.
+    pub fn first_snapshot(&self) -> u64 {
+        self.averaging.start.resolve(self.epochs(), self.train.multiplier)
+    }
+
     /// How much of the data is used.
     pub fn limits(&self) -> Limits {
         let Data { train_limit, test_limit, validation, .. } = self.data;
@@ -386,19 +415,9 @@ impl Config {
     /// Splits `available` training images (the file's) into those to train on, which come first, and for validation.
     ///
     /// # Errors
-    /// A limit beyond the data and a validation that leaves nothing to train on.
+    /// Those of [`Limits::split_sizes`].
     pub fn split(&self, available: usize) -> Result<(usize, usize)> {
-        let limit = self.data.train_limit.unwrap_or(available);
-        if limit > available {
-            return Err(Error::Usage(format!("data.train_limit = {limit}: the data has {available} training images")));
-        }
-        match limit.checked_sub(self.data.validation) {
-            Some(train) if train > 0 => Ok((train, self.data.validation)),
-            _ => Err(Error::Usage(format!(
-                "data.validation = {}: expected fewer than the {limit} images it is taken from",
-                self.data.validation
-            ))),
-        }
+        self.limits().split_sizes(available)
     }
 
     /// The first key that makes `other` another experiment; where the data is, on which device and by which version of the program is
@@ -423,4 +442,39 @@ fn difference(prefix: &str, a: &toml::Table, b: &toml::Table) -> Option<String> 
         (Some(toml::Value::Table(a)), Some(toml::Value::Table(b))) => difference(&format!("{prefix}{name}."), a, b),
         (a, b) => (a != b).then(|| format!("{prefix}{name}")),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_networks_name_is_the_one_it_is_written_with() {
+        for name in NetworkName::NAMES {
+            let network: NetworkName = toml::Value::String(name.into()).try_into().unwrap();
+            assert_eq!((network.name(), toml::Value::try_from(network).unwrap().as_str()), (name, Some(name)));
+            assert!(crate::nn::NETWORKS.contains(&name), "{name} can be configured but not built");
+        }
+        assert_eq!(NetworkName::NAMES.len(), crate::nn::NETWORKS.len());
+    }
+
+    // method.md section 5: the multiplier stretches the 250 epochs; averaging starts at 80 % of them.
+    #[test]
+    fn epochs_and_the_first_snapshot_follow_the_multiplier() {
+        for (multiplier, expected) in [("1", (250, 200)), ("2", (500, 400)), ("0.5", (125, 100)), ("0.001", (1, 1))] {
+            let set = [Assignment::parse(&format!("train.multiplier={multiplier}")).unwrap()];
+            let config = Config::resolve(Some("cifar10-resnet50"), None, &set).unwrap();
+            assert_eq!((config.epochs(), config.first_snapshot()), expected, "{multiplier}");
+        }
+    }
+
+    // method.md section 5: CIFAR sets 5,000 apart, the others none.
+    #[test]
+    fn only_the_cifar_presets_set_images_apart() {
+        for name in preset::names() {
+            let config = Config::resolve(Some(name), None, &[]).unwrap();
+            let cifar = matches!(config.data.dataset, Source::Cifar10 | Source::Cifar100);
+            assert_eq!(config.data.validation, if cifar { 5_000 } else { 0 }, "{name}");
+        }
+    }
 }

@@ -29,6 +29,21 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// How many of `available` training images are trained on, the first ones, and how many after them are for validation.
+    ///
+    /// # Errors
+    /// [`Error::Usage`]: a `train_limit` of 0 or beyond the data, a validation that leaves nothing to train on.
+    pub fn split_sizes(&self, available: usize) -> Result<(usize, usize)> {
+        let used = limit("data.train_limit", self.train_limit, available, "training")?;
+        match used.checked_sub(self.validation) {
+            Some(train) if train > 0 => Ok((train, self.validation)),
+            _ => Err(Error::Usage(format!(
+                "data.validation = {}: expected fewer than the {used} training images it is taken from",
+                self.validation
+            ))),
+        }
+    }
+
     /// Whether at most these numbers of training and test images are asked for.
     pub(super) fn within(&self, [train, test]: [usize; 2]) -> bool {
         self.train_limit.is_some_and(|n| n <= train) && self.test_limit.is_some_and(|n| n <= test)
@@ -52,16 +67,10 @@ impl TrainTest {
     /// A limit of 0 or beyond the data, or a validation that leaves nothing to train on, is an [`Error::Usage`].
     pub fn split(self, limits: Limits) -> Result<Splits> {
         let TrainTest { mut train, mut test, .. } = self;
-        let kept = limit("data.train_limit", limits.train_limit, train.len(), "training")?;
-        train.truncate(kept);
+        let (kept, validation) = limits.split_sizes(train.len())?;
+        train.truncate(kept + validation);
         test.truncate(limit("data.test_limit", limits.test_limit, test.len(), "test")?);
-        if limits.validation >= kept {
-            let asked = limits.validation;
-            return Err(Error::Usage(format!(
-                "data.validation is {asked}, expected less than the {kept} training images"
-            )));
-        }
-        let validation = train.split_off(kept - limits.validation);
+        let validation = train.split_off(kept);
         Ok(Splits { train, validation, test })
     }
 }
@@ -70,7 +79,7 @@ fn limit(key: &str, limit: Option<usize>, available: usize, kind: &str) -> Resul
     match limit {
         None => Ok(available),
         Some(n) if (1..=available).contains(&n) => Ok(n),
-        Some(n) => Err(Error::Usage(format!("{key} is {n}, expected 1 to {available}, the {kind} images there are"))),
+        Some(n) => Err(Error::Usage(format!("{key} = {n}: expected 1 to {available}, the {kind} images there are"))),
     }
 }
 
@@ -110,17 +119,27 @@ mod tests {
     #[test]
     fn limits_that_cannot_be_met_name_their_key() {
         let cases = [
-            (Limits { validation: 10, ..Limits::default() }, "data.validation is 10, expected less than the 10"),
+            (Limits { validation: 10, ..Limits::default() }, "data.validation = 10: expected fewer than the 10"),
             (
                 Limits { train_limit: Some(4), validation: 4, ..Limits::default() },
-                "data.validation is 4, expected less",
+                "data.validation = 4: expected fewer than the 4",
             ),
-            (Limits { train_limit: Some(11), ..Limits::default() }, "data.train_limit is 11, expected 1 to 10"),
-            (Limits { test_limit: Some(0), ..Limits::default() }, "data.test_limit is 0, expected 1 to 6"),
+            (Limits { train_limit: Some(11), ..Limits::default() }, "data.train_limit = 11: expected 1 to 10"),
+            (Limits { test_limit: Some(0), ..Limits::default() }, "data.test_limit = 0: expected 1 to 6"),
         ];
         for (limits, expected) in cases {
             let error = split(limits).unwrap_err();
             assert!(matches!(error, Error::Usage(_)) && error.to_string().starts_with(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_sizes_foretold_are_those_of_the_split() {
+        for (train_limit, validation) in [(None, 0), (None, 9), (Some(10), 3), (Some(1), 0), (Some(8), 7)] {
+            let limits = Limits { train_limit, test_limit: None, validation };
+            let splits = split(limits).unwrap();
+            assert_eq!(limits.split_sizes(10).unwrap(), (splits.train.len(), splits.validation.len()));
+            assert_eq!(splits.validation.len(), validation);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! When things happen in a run: learning rate, mask updates and snapshots, in steps and epochs.
 
-use crate::config::{Config, LrDecay, MaskUpdates, amount::round_half_up};
+use crate::config::{Config, LrDecay, MaskUpdates};
 use crate::sparse::schedule::UpdateSteps;
 use crate::{Error, Result};
 use std::ops::RangeInclusive;
@@ -172,18 +172,6 @@ impl Timetable {
     /// Mask updates that the run makes.
     pub fn update_count(&self) -> u64 {
         self.updates.count(self.steps)
-    }
-}
-
-impl Config {
-    /// Epochs of training, the multiplier applied and halves rounded up.
-    pub fn epochs(&self) -> u64 {
-        round_half_up(self.train.epochs as f64 * self.train.multiplier).max(1)
-    }
-
-    /// T*, the first epoch that a snapshot is taken of.
-    pub fn first_snapshot(&self) -> u64 {
-        self.averaging.start.resolve(self.epochs(), self.train.multiplier)
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::checkpoint::{TensorFile, mask_name};
 use super::run_folder::RunFolder;
 use crate::bitmask::BitMask;
-use crate::config::{Config, MaskUpdates, NetworkName};
+use crate::config::{Config, MaskUpdates};
 use crate::error::{Error, Result};
 use crate::graph::Role;
 use crate::model::Model;
@@ -20,20 +20,7 @@ pub fn network(config: &Config) -> Result<Box<dyn Network>> {
         dropout: config.network.dropout,
         hidden: config.network.hidden.clone(),
     };
-    nn::network(network_name(config.network.name), options)
-}
-
-fn network_name(name: NetworkName) -> &'static str {
-    match name {
-        NetworkName::Mlp => "mlp",
-        NetworkName::SmallConvnet => "small-convnet",
-        NetworkName::Resnet18 => "resnet18",
-        NetworkName::Resnet50 => "resnet50",
-        NetworkName::Resnet18Imagenet => "resnet18-imagenet",
-        NetworkName::Resnet50Imagenet => "resnet50-imagenet",
-        NetworkName::Wrn22_2 => "wrn22-2",
-        NetworkName::Vgg16Bn => "vgg16-bn",
-    }
+    nn::network(config.network.name.name(), options)
 }
 
 /// The densities that a configuration gives the masked tensors, by ordinal: at the end of training, which for pruning from dense is
