@@ -5,7 +5,9 @@ mod eval;
 mod help;
 mod info;
 mod machine;
+mod output;
 mod predict;
+mod predictions;
 mod progress;
 mod train;
 
@@ -32,7 +34,7 @@ pub fn main() -> ExitCode {
         line += &format!(": {next}");
         cause = next.source();
     }
-    eprintln!("{}", line.replace('\n', " "));
+    output::tell(line.replace('\n', " "));
     ExitCode::from(match error {
         Error::Usage(_) => 2,
         Error::Interrupted { signal } => 128 + signal as u8,
