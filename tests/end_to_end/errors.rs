@@ -42,6 +42,7 @@ fn contradictory_settings_are_usage_errors_that_name_the_key() {
             &["--set", "random_mask.semantics=official", "--set", "random_mask.momentum=decay"],
             &["random_mask.momentum", "official"],
         ),
+        (&["--method", "rigl", "--method", "cigl", "--method", "rigl"], &["--method rigl: given twice"]),
         (&["--data", "/nowhere"], &["digits are embedded"]),
         (&["--set", "data.dataset=cifar10"], &["CIFAR-10", "--data DIR"]),
     ] {
@@ -74,6 +75,8 @@ fn what_cannot_be_parsed_is_answered_with_what_can() {
         (&["train", "--device", "cuda"], &["no CUDA backend"]),
         (&["train", "--device", "tpu"], &["expected auto or cpu"]),
         (&["train", "--seed", "1", "--seeds", "2"], &["cannot be used with"]),
+        (&["train", "--seeds", "1001"], &["1001", "1..=1000"]),
+        (&["train", "--seeds", "9223372036854775807"], &["1..=1000"]),
         (&["trian"], &["'trian'", "'train'"]),
         (&["eval"], &["<RUN|MODEL.safetensors>"]),
         (&["eval", "run", "--predictions", "p.txt"], &["ending in .npz"]),
