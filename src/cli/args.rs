@@ -83,8 +83,8 @@ pub struct TrainArgs {
     /// The seed of every random number; default: 0
     #[arg(long, value_name = "N", conflicts_with = "seeds", value_parser = clap::value_parser!(u64).range(..=MAX_SEED))]
     pub seed: Option<u64>,
-    /// Run this many seeds, from the configuration's seed on, and report mean and standard deviation
-    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..=MAX_SEED))]
+    /// Run this many seeds (at most 1000), from the configuration's seed on, and report mean and standard deviation
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..=MAX_SEEDS))]
     pub seeds: Option<u64>,
     /// The folder with the data files, or a parent holding cifar10/, fashion-mnist/, ...; default: what the program embeds
     #[arg(long, value_name = "DIR")]
@@ -174,6 +174,9 @@ pub enum Split {
 /// TOML's integers end here.
 const MAX_SEED: u64 = i64::MAX as u64;
 
+/// More than anybody needs, and few enough to plan all runs before the first.
+const MAX_SEEDS: u64 = 1000;
+
 impl Cli {
     /// The command, the demo if there is none.
     pub fn into_command(self) -> Command {
@@ -208,7 +211,7 @@ impl TrainArgs {
     /// The configurations to run: every seed of the first method, then of the next.
     ///
     /// # Errors
-    /// As [`Settings::new`] and [`Settings::resolve`].
+    /// As [`Settings::new`] and [`Settings::resolve`]; a method that is given twice; a path that is not UTF-8.
     pub fn configs(&self) -> Result<Vec<Config>> {
         // A preset named by the file or by --set stands; the demo is for a command that names nothing.
         let demo = self.config.is_none() && !self.set.iter().any(|set| set.is("preset"));
@@ -221,16 +224,23 @@ impl TrainArgs {
             settings.set(Assignment::new("seed", seed as i64)?);
         }
         if let Some(dir) = &self.data {
-            settings.set(data_dir(dir)?);
+            let dir = absolute(dir)?;
+            settings.set(Assignment::new("data.dir", dir.to_string_lossy().into_owned())?);
         }
         if let Some(device) = self.machine.device {
             settings.set(Assignment::new("device", device.name())?);
         }
         let methods = if self.method.is_empty() { settings.methods() } else { self.method.clone() };
         let mut configs = Vec::new();
-        for method in methods {
+        for (i, &method) in methods.iter().enumerate() {
+            if methods[..i].contains(&method) {
+                return Err(Error::Usage(format!("--method {method}: given twice, expected each method once")));
+            }
             settings.set(Assignment::new("method", method.name())?);
-            let first = settings.resolve()?;
+            let mut first = settings.resolve()?;
+            for path in [&mut first.data.dir, &mut first.train.init, &mut first.sparse.mask_from] {
+                *path = path.as_deref().map(absolute).transpose()?;
+            }
             for offset in 0..self.seeds.unwrap_or(1) {
                 match first.seed.checked_add(offset).filter(|&seed| seed <= MAX_SEED) {
                     Some(seed) => configs.push(Config { seed, ..first.clone() }),
@@ -254,15 +264,13 @@ impl InfoArgs {
     }
 }
 
-fn data_dir(dir: &Path) -> Result<Assignment> {
-    let absolute = absolute(dir)?;
-    let text = absolute.to_str().ok_or_else(|| Error::file(dir, "the folder's name is not UTF-8"))?;
-    Assignment::new("data.dir", text)
-}
-
-/// The folder as an absolute path, so that a run can be evaluated from anywhere.
-fn absolute(dir: &Path) -> Result<PathBuf> {
-    std::path::absolute(dir).map_err(|e| Error::file_because(dir, "is not a folder", e))
+/// The path from the root, so that a run can be resumed and evaluated from anywhere.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    let absolute = std::path::absolute(path).map_err(|e| Error::file_because(path, "cannot be made absolute", e))?;
+    match absolute.to_str() {
+        Some(_) => Ok(absolute),
+        None => Err(Error::file(&absolute, "the path is not UTF-8, which config.toml cannot hold")),
+    }
 }
 
 fn preset_name() -> PossibleValuesParser {
@@ -403,6 +411,7 @@ mod tests {
             ("cigl train --sparsity nan", "from 0 to below 1"),
             ("cigl train --seed 1 --seeds 2", "cannot be used with"),
             ("cigl train --seeds 0", "0"),
+            ("cigl train --seeds 1001", "1..=1000"),
             ("cigl train --threads 0", "0"),
             ("cigl train --preset digits --config a.toml", "cannot be used with"),
             ("cigl train --device cuda:0", "no CUDA backend yet"),

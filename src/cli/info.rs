@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::args::InfoArgs;
 use super::machine;
+use super::output::print;
 use crate::backend::cpu::Level;
 use crate::error::{Error, Result};
 use crate::graph::Mode;
@@ -37,33 +38,31 @@ pub(super) fn run(args: &InfoArgs) -> Result<()> {
         if args.plan {
             value["plan"] = plan.lines().collect::<Vec<_>>().into();
         }
-        println!("{value:#}");
-        return Ok(());
+        return print(format_args!("{value:#}"));
     }
     let preset = config.preset.as_deref().unwrap_or("");
-    println!("{preset}: {} with {}, {} % sparse", model.network(), config.method, 100.0 * config.sparsity);
-    println!("device          {device}");
+    print(format_args!("{preset}: {} with {}, {} % sparse", model.network(), config.method, 100.0 * config.sparsity))?;
+    print(format_args!("device          {device}"))?;
     let count = |n: usize| HumanCount(n as u64);
-    println!("parameters      {} of which {} are active", count(costs.params), count(costs.params_active));
-    println!(
+    print(format_args!("parameters      {} of which {} are active", count(costs.params), count(costs.params_active)))?;
+    print(format_args!(
         "operations      {:.4} of dense training, {:.4} of dense inference",
         costs.train_flops_ratio, costs.inference_flops_ratio
-    );
-    println!(
+    ))?;
+    print(format_args!(
         "schedule        {} steps in {} epochs, {} mask updates, {} snapshots",
         HumanCount(timetable.steps),
         timetable.epochs,
         timetable.update_count(),
         timetable.snapshot_count()
-    );
-    println!(
+    ))?;
+    print(format_args!(
         "memory          {:.1} MiB for parameters, gradients and activations of a step of {} images\n",
         bytes as f64 / f64::from(1 << 20),
         config.train.batch_size
-    );
+    ))?;
     if args.plan {
-        println!("{plan}");
-        return Ok(());
+        return print(plan);
     }
     let mut table = Table::new(["masked tensor", "shape", "density"]);
     for (_, p) in model.parameters().weights() {
@@ -71,19 +70,17 @@ pub(super) fn run(args: &InfoArgs) -> Result<()> {
         let shape = p.dims.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
         table.row([p.name.clone(), shape, format!("{density:.6}")]);
     }
-    println!("{table}");
-    Ok(())
+    print(table)
 }
 
 fn program(device: &str, json: bool) -> Result<()> {
     let (version, threads) = (env!("CARGO_PKG_VERSION"), rayon::current_num_threads());
     let simd = format!("{:?}", Level::detect()).to_lowercase();
     if json {
-        println!("{:#}", json!({"version": version, "devices": [device], "threads": threads, "simd": simd}));
+        print(format_args!("{:#}", json!({"version": version, "devices": [device], "threads": threads, "simd": simd})))
     } else {
-        println!(
+        print(format_args!(
             "cigl {version}\ndevices  {device}\nthreads  {threads}\nsimd     {simd} (CIGL_SIMD=avx512|avx2|portable forces one)"
-        );
+        ))
     }
-    Ok(())
 }

@@ -5,7 +5,9 @@ mod eval;
 mod help;
 mod info;
 mod machine;
+mod output;
 mod predict;
+mod predictions;
 mod progress;
 mod train;
 
@@ -13,18 +15,20 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::backend::cpu::Level;
 use crate::error::Error;
 use args::{Cli, Command};
 
 /// Runs the program and says how it ended: 0 well, 1 failed, 2 asked for something that cannot be, 130 and 143 stopped by Ctrl-C and
 /// SIGTERM.
 pub fn main() -> ExitCode {
-    let result = match Cli::parse().into_command() {
+    let command = Cli::parse().into_command();
+    let result = Level::asked_for().and_then(|_| match command {
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Info(args) => info::run(&args),
-    };
+    });
     let Err(error) = result else { return ExitCode::SUCCESS };
     let mut line = format!("error: {error}");
     let mut cause = std::error::Error::source(&error);
@@ -32,7 +36,7 @@ pub fn main() -> ExitCode {
         line += &format!(": {next}");
         cause = next.source();
     }
-    eprintln!("{}", line.replace('\n', " "));
+    output::tell(line.replace('\n', " "));
     ExitCode::from(match error {
         Error::Usage(_) => 2,
         Error::Interrupted { signal } => 128 + signal as u8,

@@ -1,12 +1,12 @@
 //! `cigl predict`: new, unlabelled images.
 
 use super::args::PredictArgs;
-use super::eval::write_npz;
 use super::machine;
+use super::output::print;
+use super::predictions::{write_csv, write_npz};
 use crate::data::Dataset;
 use crate::error::Result;
 use crate::report::table::Table;
-use crate::train::checkpoint::write_atomically;
 use crate::train::evaluate::Outputs;
 use crate::train::trained::Trained;
 
@@ -24,7 +24,8 @@ pub(super) fn run(args: &PredictArgs) -> Result<()> {
     let set = Dataset::in_memory("images", shape, names.clone(), normalisation, labels, pixels)?;
     let outputs = trained.predict(&set)?;
     let probabilities = outputs.into_probabilities(classes);
-    let name = |class: usize| names.get(class).cloned().unwrap_or_else(|| class.to_string());
+    let names: Vec<String> =
+        (0..classes).map(|class| names.get(class).cloned().unwrap_or_else(|| class.to_string())).collect();
 
     let mut table = Table::new(["image", "class", "confidence (%)", "next", "(%)"]);
     for (path, row) in args.images.iter().zip(probabilities.chunks_exact(classes)) {
@@ -32,24 +33,14 @@ pub(super) fn run(args: &PredictArgs) -> Result<()> {
         order.sort_by(|&a, &b| row[b].total_cmp(&row[a]).then(a.cmp(&b)));
         let mut cells = vec![path.display().to_string()];
         for &class in order.iter().take(2) {
-            cells.extend([name(class), format!("{:.1}", 100.0 * row[class])]);
+            cells.extend([names[class].clone(), format!("{:.1}", 100.0 * row[class])]);
         }
         table.row(cells);
     }
-    println!("{table}");
+    print(table)?;
     let Some(out) = &args.out else { return Ok(()) };
     if out.extension().is_some_and(|ending| ending == "npz") {
         return write_npz(out, &Outputs::Probabilities(probabilities), classes, None);
     }
-    let quoted = |text: String| {
-        if text.contains([',', '"', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
-    };
-    let mut csv = String::from("image,class");
-    (0..classes).for_each(|class| csv += &format!(",{}", quoted(name(class))));
-    for (path, row) in args.images.iter().zip(probabilities.chunks_exact(classes)) {
-        let best = crate::calibration::softmax::argmax(row);
-        csv += &format!("\n{},{}", quoted(path.display().to_string()), quoted(name(best)));
-        row.iter().for_each(|p| csv += &format!(",{p}"));
-    }
-    write_atomically(out, (csv + "\n").as_bytes())
+    write_csv(out, &args.images, &names, &probabilities)
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::args::TrainArgs;
 use super::machine;
+use super::output::{print, tell};
 use super::progress::Progress;
 use crate::calibration::Evaluation;
 use crate::config::Config;
@@ -78,24 +79,24 @@ fn plan_runs(args: &TrainArgs) -> Result<Runs> {
             Some(out) if !several => out.clone(),
             _ => parent.join(RunFolder::name(&config)),
         };
-        let folder = if args.resume { RunFolder::new(path) } else { RunFolder::fresh(&path) };
-        if folder.progress() == run_folder::Progress::Unfinished {
-            if !args.resume {
+        let folder = if args.resume { RunFolder::resumed(&path) } else { RunFolder::fresh(&path) };
+        let config = match folder.progress() {
+            run_folder::Progress::Absent => config,
+            _ if args.resume => unchanged(&folder, args, &config)?,
+            _ => {
                 let detail =
                     "holds an unfinished run: go on with --resume, or remove it or name another folder with --out";
                 return Err(Error::Usage(format!("{} {detail}", folder.path().display())));
             }
-            all.push((unchanged(&folder, args, &config)?, folder));
-        } else {
-            all.push((config, folder));
-        }
+        };
+        all.push((config, folder));
     }
     let first = &all[0].0;
     let name = format!("{}-{}", first.preset.as_deref().unwrap_or("run"), first.sparsity);
     Ok(Runs { all, parent, name })
 }
 
-/// The configuration that an unfinished run was begun with, which must be the one that is asked for.
+/// The configuration that a run was begun with, which must be the one that is asked for.
 fn unchanged(folder: &RunFolder, args: &TrainArgs, asked: &Config) -> Result<Config> {
     let began = folder.config()?;
     match began.first_difference(asked) {
@@ -111,7 +112,7 @@ fn unchanged(folder: &RunFolder, args: &TrainArgs, asked: &Config) -> Result<Con
 
 /// The runs of a folder, which is one itself or holds some.
 fn resumed(out: &Path, args: &TrainArgs) -> Result<Runs> {
-    let folder = RunFolder::new(out);
+    let folder = RunFolder::resumed(out);
     if folder.progress() != run_folder::Progress::Absent {
         let config = args.moved(folder.config()?)?;
         return Ok(Runs {
@@ -154,7 +155,7 @@ impl Cache {
 /// Reads and splits the data of a configuration; checksums that differ are told.
 pub(super) fn load(config: &Config) -> Result<Splits> {
     let set = config.data.dataset.load(config.data.dir.as_deref(), config.limits())?;
-    set.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    set.warnings.iter().for_each(|warning| tell(format_args!("warning: {warning}")));
     set.split(config.limits())
 }
 
@@ -165,7 +166,8 @@ fn read_summary(folder: &RunFolder) -> Result<Summary> {
 }
 
 fn report(args: &TrainArgs, runs: &Runs, results: &[(Summary, Option<Evaluation>)]) -> Result<()> {
-    let comparison = compare(runs, results)?;
+    let names = row_names(results);
+    let comparison = compare(runs, &names, results)?;
     if args.json {
         let values = results
             .iter()
@@ -173,40 +175,60 @@ fn report(args: &TrainArgs, runs: &Runs, results: &[(Summary, Option<Evaluation>
             .collect::<std::result::Result<Vec<_>, _>>();
         let values = values.map_err(|e| Error::Resources(format!("the summary cannot be written as JSON: {e}")))?;
         let value = if let [one] = &values[..] { one.clone() } else { Value::Array(values) };
-        println!("{value:#}");
-        return Ok(());
+        return print(format_args!("{value:#}"));
     }
-    let mut methods: Vec<MethodResults> = Vec::new();
-    for (summary, _) in results {
-        let name = summary.method.name();
-        if methods.last().is_none_or(|last| last.method != name) {
-            methods.push(MethodResults { method: name.into(), ..MethodResults::default() });
-        }
-        let Some(last) = methods.last_mut() else { continue };
-        last.accuracy.push(summary.test.accuracy);
-        last.nll.push(summary.test.nll);
-        last.ece.push(summary.test.ece);
-        last.sparsity.push(summary.sparsity);
+    let mut rows: Vec<MethodResults> = Vec::new();
+    for (name, (summary, _)) in names.iter().zip(results) {
+        let known = rows.iter().position(|row| row.method == *name);
+        let at = known.unwrap_or_else(|| {
+            rows.push(MethodResults { method: name.clone(), ..MethodResults::default() });
+            rows.len() - 1
+        });
+        let row = &mut rows[at];
+        row.accuracy.push(summary.test.accuracy);
+        row.nll.push(summary.test.nll);
+        row.ece.push(summary.test.ece);
+        row.sparsity.push(summary.sparsity);
     }
-    println!("{}", summary::table(&methods));
+    print(summary::table(&rows))?;
     let n = results.first().map_or(0, |(summary, _)| summary.test.n);
-    println!("\non {n} test images; ECE falls when accuracy collapses, so read the three together");
+    let same = results.iter().all(|(summary, _)| summary.test.n == n);
+    let on = if same { format!("on {n} test images; ") } else { String::new() };
+    print(format_args!("\n{on}ECE falls when accuracy collapses, so read the three together"))?;
     if results.iter().any(|(summary, _)| summary.test.nll_infinite > 0) {
-        println!("warning: some labels have probability 0, so their NLL is infinite");
+        print("warning: some labels have probability 0, so their NLL is infinite")?;
     }
     for (_, folder) in &runs.all {
-        println!("run   {}", folder.path().display());
+        print(format_args!("run   {}", folder.path().display()))?;
     }
-    println!("plots {}.png", comparison.unwrap_or_else(|| runs.all[0].1.plot("reliability")).display());
-    Ok(())
+    let plots = comparison.unwrap_or_else(|| runs.all[0].1.plot("reliability"));
+    print(format_args!("plots {}.png", plots.display()))
 }
 
-/// The reliability diagrams of several methods side by side, of the first seed of each.
-fn compare(runs: &Runs, results: &[(Summary, Option<Evaluation>)]) -> Result<Option<PathBuf>> {
+/// The name of each result's row: the method, with data set, network and sparsity where the results differ in them.
+/// Results of equal names differ in the seed at most.
+fn row_names(results: &[(Summary, Option<Evaluation>)]) -> Vec<String> {
+    let parts = |summary: &Summary| {
+        // Rounded, for 100 times 0.07 is not 7.
+        let percent = (1e8 * summary.sparsity_target).round() / 1e6;
+        [summary.dataset.clone(), summary.network.clone(), summary.method.name().into(), format!("{percent} %")]
+    };
+    let all: Vec<[String; 4]> = results.iter().map(|(summary, _)| parts(summary)).collect();
+    const METHOD: usize = 2;
+    let said = |part: usize| part == METHOD || all.iter().any(|parts| parts[part] != all[0][part]);
+    let name = |parts: &[String; 4]| {
+        let parts: Vec<&str> = (0..4).filter(|&part| said(part)).map(|part| parts[part].as_str()).collect();
+        parts.join(" ")
+    };
+    all.iter().map(name).collect()
+}
+
+/// The reliability diagrams of several rows side by side, of the first seed of each.
+fn compare(runs: &Runs, names: &[String], results: &[(Summary, Option<Evaluation>)]) -> Result<Option<PathBuf>> {
     let mut shown: Vec<(&str, &Evaluation)> = Vec::new();
-    for (summary, evaluation) in results {
-        if let (Some(evaluation), None) = (evaluation, shown.iter().find(|(name, _)| *name == summary.method.name())) {
-            shown.push((summary.method.name(), evaluation));
+    for (name, (_, evaluation)) in names.iter().zip(results) {
+        if let (Some(evaluation), None) = (evaluation, shown.iter().find(|(known, _)| known == name)) {
+            shown.push((name, evaluation));
         }
     }
     if shown.len() < 2 {

@@ -59,18 +59,22 @@ impl RunFolder {
 
     /// The first of `path`, `path-2`, `path-3` ... that holds no finished run.
     pub fn fresh(path: &Path) -> Self {
-        let numbered = |n: u32| {
+        let mut folder = RunFolder::new(path);
+        let mut n: u32 = 2;
+        while folder.progress() == Progress::Finished {
             let mut name = path.as_os_str().to_owned();
             name.push(format!("-{n}"));
-            RunFolder::new(name)
-        };
-        let mut folder = RunFolder::new(path);
-        let mut n = 2;
-        while folder.progress() == Progress::Finished {
-            folder = numbered(n);
+            folder = RunFolder::new(name);
             n += 1;
         }
         folder
+    }
+
+    /// The run that is meant when `path` is to be resumed: the one that [`fresh`](Self::fresh) finds unfinished, else that
+    /// of `path` itself.
+    pub fn resumed(path: &Path) -> Self {
+        let folder = RunFolder::fresh(path);
+        if folder.progress() == Progress::Unfinished { folder } else { RunFolder::new(path) }
     }
 
     /// Where it is.

@@ -42,6 +42,7 @@ fn contradictory_settings_are_usage_errors_that_name_the_key() {
             &["--set", "random_mask.semantics=official", "--set", "random_mask.momentum=decay"],
             &["random_mask.momentum", "official"],
         ),
+        (&["--method", "rigl", "--method", "cigl", "--method", "rigl"], &["--method rigl: given twice"]),
         (&["--data", "/nowhere"], &["digits are embedded"]),
         (&["--set", "data.dataset=cifar10"], &["CIFAR-10", "--data DIR"]),
     ] {
@@ -74,6 +75,8 @@ fn what_cannot_be_parsed_is_answered_with_what_can() {
         (&["train", "--device", "cuda"], &["no CUDA backend"]),
         (&["train", "--device", "tpu"], &["expected auto or cpu"]),
         (&["train", "--seed", "1", "--seeds", "2"], &["cannot be used with"]),
+        (&["train", "--seeds", "1001"], &["1001", "1..=1000"]),
+        (&["train", "--seeds", "9223372036854775807"], &["1..=1000"]),
         (&["trian"], &["'trian'", "'train'"]),
         (&["eval"], &["<RUN|MODEL.safetensors>"]),
         (&["eval", "run", "--predictions", "p.txt"], &["ending in .npz"]),
@@ -231,4 +234,34 @@ fn a_log_or_configuration_damaged_by_hand_is_named() {
     assert!(fail(resume(), 1).contains("sparse.delta_t = 0: expected an integer of 1 or more"));
     std::fs::write(run.join("config.toml"), config).unwrap();
     succeed(resume());
+}
+
+#[test]
+fn a_network_beyond_the_machine_is_an_error_before_anything_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    for (hidden, expected) in [("[60000000]", "MiB are free"), ("[10000000000]", "more than 2^32 elements")] {
+        let mut train = train("dense", &out, &["network.name=mlp"]);
+        train.args(["--set", &format!("network.hidden={hidden}")]);
+        let error = fail(train, 1);
+        assert!(error.contains(expected), "{hidden}: {error}");
+        assert!(!out.exists());
+    }
+}
+
+#[test]
+fn a_ticket_of_another_sparsity_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = trained(folder.path(), "source", "rigl", &["sparsity=0.5"]);
+    let mut lottery = train("lottery", &folder.path().join("run"), &["sparsity=0.9"]);
+    lottery.arg("--set").arg(format!("sparse.mask_from={}", source.display()));
+    let error = fail(lottery, 2);
+    assert!(error.contains("its masks have 34952 ones, a sparsity of 0.9 has"), "{error}");
+}
+
+#[test]
+fn an_unknown_instruction_set_is_refused() {
+    let mut info = cigl();
+    info.arg("info").env("CIGL_SIMD", "avx1024");
+    assert!(fail(info, 2).contains("CIGL_SIMD=avx1024: expected avx512, avx2 or portable"));
 }

@@ -228,3 +228,29 @@ fn a_keep_probability_of_one_layer_concerns_that_layer() {
     let rigl = model(&trained(folder.path(), "rigl", "rigl", &["train.steps=3"]));
     assert_eq!(all.all, rigl.all, "with every weight kept CigL trains as RigL");
 }
+
+#[test]
+fn a_run_finds_the_files_of_its_configuration_from_any_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path().canonicalize().unwrap();
+    trained(&here, "first", "rigl", &["train.steps=0"]);
+    let init = "first/checkpoint/model.safetensors";
+    let settings = ["train.steps=0", "sparse.mask_from=first", &format!("train.init={init}")];
+    let mut command = train("lottery", "second".as_ref(), &settings);
+    command.current_dir(&here);
+    succeed(command);
+    let config: toml::Table = std::fs::read_to_string(here.join("second/config.toml")).unwrap().parse().unwrap();
+    for (part, key, path) in [("train", "init", init), ("sparse", "mask_from", "first")] {
+        assert_eq!(config[part][key].as_str(), here.join(path).to_str(), "{part}.{key}");
+    }
+    // Resumed from elsewhere.
+    std::fs::remove_file(here.join("second/summary.json")).unwrap();
+    let mut resume = cigl();
+    resume.args(["train", "--resume", "--out"]).arg(here.join("second"));
+    succeed(resume);
+    // A folder without data is named from the root.
+    let mut command = cigl();
+    command.args(["train", "--preset", "fashion-mnist", "--set", "data.dir=no/data"]).current_dir(&here);
+    let error = fail(command, 1);
+    assert!(error.contains(here.join("no/data").to_str().unwrap()), "{error}");
+}

@@ -8,6 +8,7 @@ mod divergence;
 mod errors;
 mod keys;
 mod methods;
+mod output;
 mod predictions;
 mod program;
 mod random_mask;

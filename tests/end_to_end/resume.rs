@@ -284,6 +284,46 @@ fn a_finished_run_is_kept_and_the_next_one_is_numbered() {
 }
 
 #[test]
+fn resuming_reaches_the_numbered_run_that_is_unfinished() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let short = ["train.steps=3"];
+    let command = || train("rigl", &run, &short);
+    (0..3).for_each(|_| _ = succeed(command()));
+    // As if the third had been killed after its last checkpoint.
+    let third = folder.path().join("run-3");
+    for what in ["the same command", "no more than the folder"] {
+        std::fs::remove_file(third.join("summary.json")).unwrap();
+        let error = fail(command(), 2);
+        assert!(error.contains("run-3 holds an unfinished run") && error.contains("--resume"), "{error}");
+        let mut again = command();
+        again.arg("--resume");
+        let output = succeed(if what == "the same command" { again } else { resume(&run) });
+        assert!(String::from_utf8(output.stdout).unwrap().contains("run-3"), "{what}");
+        assert_same_run(&third, &run);
+    }
+    assert!(!folder.path().join("run-4").exists());
+}
+
+#[test]
+fn a_finished_run_of_another_experiment_is_not_the_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    succeed(train("rigl", &run, &["train.steps=3"]));
+    for (method, settings, key) in
+        [("cigl", &["train.steps=3"][..], "method"), ("rigl", &["train.steps=3", "sparsity=0.5"], "sparsity")]
+    {
+        let mut other = train(method, &run, settings);
+        other.arg("--resume");
+        let error = fail(other, 2);
+        assert!(error.contains(&format!("run was begun with another {key}")), "{error}");
+    }
+    let mut same = train("rigl", &run, &["train.steps=3"]);
+    same.arg("--resume");
+    succeed(same);
+}
+
+#[test]
 fn several_runs_of_one_command_are_resumed_together() {
     let folder = tempfile::tempdir().unwrap();
     let command = |out: &str| {

@@ -5,6 +5,8 @@
 
 use std::sync::OnceLock;
 
+use crate::error::{Error, Result};
+
 /// Images side by side in a vector, and so the innermost extent of every activation.
 pub(crate) const LANES: usize = 16;
 
@@ -25,12 +27,26 @@ impl Level {
         static LEVEL: OnceLock<Level> = OnceLock::new();
         *LEVEL.get_or_init(|| {
             let best = best();
-            match std::env::var("CIGL_SIMD").as_deref() {
-                Ok("portable") => Level::Portable,
-                Ok("avx2") if best == Level::Avx512 => Level::Avx2,
+            match Level::asked_for() {
+                Ok(Some(Level::Portable)) => Level::Portable,
+                Ok(Some(Level::Avx2)) if best == Level::Avx512 => Level::Avx2,
                 _ => best,
             }
         })
+    }
+
+    /// What the environment variable `CIGL_SIMD` says, if it is set.
+    ///
+    /// # Errors
+    /// A value that names no level.
+    pub fn asked_for() -> Result<Option<Level>> {
+        match std::env::var("CIGL_SIMD").as_deref() {
+            Err(_) => Ok(None),
+            Ok("portable") => Ok(Some(Level::Portable)),
+            Ok("avx2") => Ok(Some(Level::Avx2)),
+            Ok("avx512") => Ok(Some(Level::Avx512)),
+            Ok(other) => Err(Error::Usage(format!("CIGL_SIMD={other}: expected avx512, avx2 or portable"))),
+        }
     }
 }
 
