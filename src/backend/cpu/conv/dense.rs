@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 
-use super::{Stencil, View, channels_per_task};
+use super::{Stencil, View, each_task};
 use crate::backend::cpu::grid::Grid;
 use crate::backend::cpu::simd::{Lanes, Level, dispatch};
 
@@ -47,30 +47,23 @@ pub(super) fn correlate(
     (y, gy): (&mut [f32], Grid),
     add: bool,
 ) {
-    let channels = channels_per_task(gy.blocks, gy.shape.c);
-    y.par_chunks_mut(gy.block).enumerate().for_each(|(b, y)| {
-        let x = &x[b * gx.block..][..gx.block];
-        y.par_chunks_mut(channels * gy.plane).enumerate().for_each(|(chunk, y)| {
-            for (stencil, weights) in stencils.iter().zip(&packed.classes) {
-                let per_group = packed.inputs * stencil.taps.len();
-                let weights = &weights[chunk * channels / OUT * per_group..];
-                let (outputs, inputs) = (y.len() / gy.plane, packed.inputs);
-                assert!(x.len() >= inputs * gx.plane && weights.len() >= outputs.div_ceil(OUT) * per_group);
-                dispatch!(level, run(
-                    stencil: &Stencil = stencil,
-                    inputs: usize = inputs,
-                    weights: &[[f32; OUT]] = weights,
-                    x: &[f32] = x,
-                    x_plane: usize = gx.plane,
-                    y: &mut [f32] = &mut *y,
-                    y_plane: usize = gy.plane,
-                    add: bool = add,
-                ));
-            }
-            if !add {
-                y.chunks_mut(gy.plane).for_each(|plane| gy.clear_halo(plane));
-            }
-        });
+    each_task((x, gx), (y, gy), add, |x, first_output, y| {
+        for (stencil, weights) in stencils.iter().zip(&packed.classes) {
+            let per_group = packed.inputs * stencil.taps.len();
+            let weights = &weights[first_output / OUT * per_group..];
+            let (outputs, inputs) = (y.len() / gy.plane, packed.inputs);
+            assert!(x.len() >= inputs * gx.plane && weights.len() >= outputs.div_ceil(OUT) * per_group);
+            dispatch!(level, run(
+                stencil: &Stencil = stencil,
+                inputs: usize = inputs,
+                weights: &[[f32; OUT]] = weights,
+                x: &[f32] = x,
+                x_plane: usize = gx.plane,
+                y: &mut [f32] = &mut *y,
+                y_plane: usize = gy.plane,
+                add: bool = add,
+            ));
+        }
     });
 }
 

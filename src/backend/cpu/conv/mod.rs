@@ -9,6 +9,8 @@ mod weight_grad;
 
 pub(super) use sparse::SparseIndex;
 
+use rayon::prelude::*;
+
 use super::Cpu;
 use super::grid::Grid;
 use super::memory::Place;
@@ -124,9 +126,23 @@ impl View {
     }
 }
 
-/// Output channels a task takes, so that there are at least eight tasks: a function of the shape alone.
-fn channels_per_task(blocks: usize, channels: usize) -> usize {
-    channels.div_ceil(8usize.div_ceil(blocks)).next_multiple_of(4)
+/// Divides a correlation into tasks, at least eight where the channels allow it, by the shape alone: `compute` gets a block of images of
+/// x, the first of its output channels, and their planes of y. Halos are cleared behind it unless it adds.
+fn each_task(
+    (x, gx): (&[f32], Grid),
+    (y, gy): (&mut [f32], Grid),
+    add: bool,
+    compute: impl Fn(&[f32], usize, &mut [f32]) + Sync,
+) {
+    let channels = gy.shape.c.div_ceil(8usize.div_ceil(gy.blocks)).next_multiple_of(4);
+    y.par_chunks_mut(gy.block).zip(x.par_chunks(gx.block)).for_each(|(y, x)| {
+        y.par_chunks_mut(channels * gy.plane).enumerate().for_each(|(task, y)| {
+            compute(x, task * channels, y);
+            if !add {
+                y.chunks_mut(gy.plane).for_each(|plane| gy.clear_halo(plane));
+            }
+        });
+    });
 }
 
 impl Cpu {

@@ -4,9 +4,7 @@
 //! channels go in blocks, so that the strip's inputs are read from L1 over all output channels. The index is built when M
 //! changes; the random mask only changes values.
 
-use rayon::prelude::*;
-
-use super::{Direction, Stencil, View, channels_per_task};
+use super::{Direction, Stencil, View, each_task};
 use crate::backend::cpu::grid::Grid;
 use crate::backend::cpu::simd::{Lanes, Level, dispatch};
 use crate::bitmask::BitMask;
@@ -110,31 +108,24 @@ pub(super) fn correlate(
     (y, gy): (&mut [f32], Grid),
     add: bool,
 ) {
-    let channels = channels_per_task(gy.blocks, gy.shape.c);
     let gather =
         |class: &ClassIndex| -> Vec<f32> { class.entries.iter().map(|e| values[e.element as usize]).collect() };
     let gathered: Vec<Vec<f32>> = index.classes.iter().map(gather).collect();
-    y.par_chunks_mut(gy.block).enumerate().for_each(|(b, y)| {
-        let x = &x[b * gx.block..][..gx.block];
-        y.par_chunks_mut(channels * gy.plane).enumerate().for_each(|(chunk, y)| {
-            for ((stencil, class), values) in stencils.iter().zip(&index.classes).zip(&gathered) {
-                assert_eq!(values.len(), class.entries.len());
-                dispatch!(level, run(
-                    stencil: &Stencil = stencil,
-                    index: &Index = index,
-                    class: &ClassIndex = class,
-                    values: &[f32] = values,
-                    first_output: usize = chunk * channels,
-                    x: &[f32] = x,
-                    y: &mut [f32] = &mut *y,
-                    y_plane: usize = gy.plane,
-                    add: bool = add,
-                ));
-            }
-            if !add {
-                y.chunks_mut(gy.plane).for_each(|plane| gy.clear_halo(plane));
-            }
-        });
+    each_task((x, gx), (y, gy), add, |x, first_output, y| {
+        for ((stencil, class), values) in stencils.iter().zip(&index.classes).zip(&gathered) {
+            assert_eq!(values.len(), class.entries.len());
+            dispatch!(level, run(
+                stencil: &Stencil = stencil,
+                index: &Index = index,
+                class: &ClassIndex = class,
+                values: &[f32] = values,
+                first_output: usize = first_output,
+                x: &[f32] = x,
+                y: &mut [f32] = &mut *y,
+                y_plane: usize = gy.plane,
+                add: bool = add,
+            ));
+        }
     });
 }
 
