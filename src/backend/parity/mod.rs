@@ -20,26 +20,52 @@ pub(crate) use reference::Reference;
 use std::sync::LazyLock;
 
 use super::cpu::{Cpu, Level};
+#[cfg(simt)]
+use super::cuda::{Cuda, driver::simt};
+use super::{Backend, Precision};
 use crate::rng::{Domain, Stream};
 use arena::Arena;
 use bounded::Bounded;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-/// A device and the thread pool it runs in.
+/// A device that cases run on.
 struct Device {
-    level: Level,
-    threads: usize,
+    name: String,
     /// Devices of one class give the same bits.
     class: &'static str,
+    /// Threads of the pool that it runs in.
+    threads: usize,
+    make: Box<dyn Fn() -> Box<dyn Backend> + Send + Sync>,
 }
 
 static POOLS: LazyLock<[ThreadPool; 2]> =
     LazyLock::new(|| [1, 2].map(|n| ThreadPoolBuilder::new().num_threads(n).build().expect("two threads can be had")));
 
 fn devices() -> Vec<Device> {
-    let class = |level| if level == Level::Portable { "cpu without fma" } else { "cpu with fma" };
-    let with = |threads| move |level| Device { level, threads, class: class(level) };
-    Level::available().into_iter().flat_map(|level| [1, 2].map(|threads| with(threads)(level))).collect()
+    let mut devices = vec![];
+    for level in Level::available() {
+        for threads in [1, 2] {
+            devices.push(Device {
+                name: format!("{level:?} on {threads} threads"),
+                class: if level == Level::Portable { "cpu without fma" } else { "cpu with fma" },
+                threads,
+                make: Box::new(move || Box::new(Cpu::with_level(level))),
+            });
+        }
+    }
+    #[cfg(simt)]
+    for schedule in simt::SCHEDULES {
+        devices.push(Device {
+            name: format!("{schedule:?}"),
+            class: "simt",
+            threads: 1,
+            make: Box::new(move || {
+                let driver = Box::new(simt::Simt::new(schedule));
+                Box::new(Cuda::new(driver, Precision::F32).expect("the engine has memory"))
+            }),
+        });
+    }
+    devices
 }
 
 /// Runs a case everywhere.
@@ -48,19 +74,19 @@ fn on_every_device(name: &str, case: impl Fn(&mut Arena) + Sync) {
     let outputs = Arena::play(&mut reference, &case);
     let expected: Vec<Vec<Bounded>> = outputs.iter().map(|output| output.expected(&mut reference)).collect();
     let mut seen: Vec<(&str, Vec<Vec<f32>>)> = vec![];
-    for Device { level, threads, class } in devices() {
-        let who = format!("{name}, {level:?} on {threads} threads");
-        let got: Vec<Vec<f32>> = POOLS[threads - 1].install(|| {
-            let mut cpu = Cpu::with_level(level);
-            let outputs = Arena::play(&mut cpu, &case);
-            outputs.iter().map(|output| output.observed(&mut cpu, &who)).collect()
+    for device in devices() {
+        let who = format!("{name}, {}", device.name);
+        let got: Vec<Vec<f32>> = POOLS[device.threads - 1].install(|| {
+            let mut backend = (device.make)();
+            let outputs = Arena::play(backend.as_mut(), &case);
+            outputs.iter().map(|output| output.observed(backend.as_mut(), &who)).collect()
         });
         for (number, (got, expected)) in got.iter().zip(&expected).enumerate() {
             assert_within(&format!("{who}, output {number}"), got, expected);
         }
-        match seen.iter().find(|(c, _)| *c == class) {
-            Some((_, before)) => assert!(bits(before) == bits(&got), "{who}: bits differ within the class {class}"),
-            None => seen.push((class, got)),
+        match seen.iter().find(|(c, _)| *c == device.class) {
+            Some((_, before)) => assert!(bits(before) == bits(&got), "{who}: bits differ within its class"),
+            None => seen.push((device.class, got)),
         }
     }
 }

@@ -58,15 +58,15 @@ fn relu_passes_what_is_positive() {
 #[test]
 fn a_nan_is_not_hidden_by_relu() {
     for device in super::devices() {
-        let mut cpu = super::Cpu::with_level(device.level);
+        let mut cpu = (device.make)();
         let s = Shape::features(1, 2);
-        Arena::play(&mut cpu, &|arena| {
+        Arena::play(cpu.as_mut(), &|arena| {
             let x = arena.value(s, 0, &[f32::NAN, -1.0]);
             let y = arena.sink(s, 0, false).to;
             arena.run(&[Output::Value(y)], |on| {
                 on.relu(x, y)?;
                 let out = on.read_map(y)?;
-                assert!(out[0].is_nan() && out[1] == 0.0, "{:?}: {out:?}", device.level);
+                assert!(out[0].is_nan() && out[1] == 0.0, "{}: {out:?}", device.name);
                 Ok(())
             });
             let [scale, shift, mean, variance] = [1.0, 0.5, 0.0, 1.0].map(|x| arena.span(&[x; 2]));
@@ -75,7 +75,7 @@ fn a_nan_is_not_hidden_by_relu() {
             arena.run(&[Output::Value(y)], |on| {
                 on.batch_norm_inference(&bn, y)?;
                 let out = on.read_map(y)?;
-                assert!(out[0].is_nan() && out[1] == 0.0, "{:?}: {out:?}", device.level);
+                assert!(out[0].is_nan() && out[1] == 0.0, "{}: {out:?}", device.name);
                 Ok(())
             });
         });
