@@ -164,7 +164,7 @@ impl Cuda {
             })
             .collect();
         self.driver.forget_graphs();
-        let mut memory = std::mem::take(&mut self.layers).memory;
+        let memory = &mut self.layers.memory;
         memory.replace(self.driver.as_mut(), end)?;
         let place = |(weight, [mask, random, effective]): (&Weight, [usize; 3])| Layer {
             weight: *weight,
@@ -179,16 +179,19 @@ impl Cuda {
             self.driver.write(layer.mask.0, bytemuck::cast_slice(ones.words()))?;
             self.driver.write(layer.random.0, bytemuck::cast_slice(ones.words()))?;
         }
-        let keep = vec![Keep { threshold: rng::keep_threshold(1.0), scale: 1.0 }; all.len()];
-        self.layers = Layers { all, memory, ..Layers::default() };
-        self.layers.keep_memory.reserve(self.driver.as_mut(), size_of_val(keep.as_slice()))?;
-        self.layers.step_memory.reserve(self.driver.as_mut(), size_of::<WeightStep>())?;
-        self.set_keep(keep)
+        self.layers.all = all;
+        self.layers.keep.clear();
+        self.layers.leaks.clear();
+        self.set_keep(vec![Keep { threshold: rng::keep_threshold(1.0), scale: 1.0 }; weights.len()])
     }
 
     fn set_keep(&mut self, keep: Vec<Keep>) -> Result<()> {
         if keep != self.layers.keep {
-            self.driver.write(self.layers.keep_memory.at, bytemuck::cast_slice(&keep))?;
+            let bytes: &[u8] = bytemuck::cast_slice(&keep);
+            if self.layers.keep_memory.reserve(self.driver.as_mut(), bytes.len())? {
+                self.driver.forget_graphs();
+            }
+            self.driver.write(self.layers.keep_memory.at, bytes)?;
             self.layers.all.iter_mut().zip(&keep).for_each(|(layer, keep)| layer.scale = keep.scale);
             self.layers.keep = keep;
         }
@@ -254,11 +257,7 @@ impl Cuda {
         let mut rows: Vec<Parameter> = (0..self.layers.all.len()).map(|layer| self.masked_row(layer)).collect();
         rows.iter_mut().zip(leaks).for_each(|(row, leak)| row.leak = self.floats(*leak));
         self.layers.leaks = leaks.to_vec();
-        let mut table = std::mem::take(&mut self.layers.masks);
-        table.set(self.driver.as_mut(), rows)?;
-        let done = self.run_on(&table, work);
-        self.layers.masks = table;
-        done
+        self.run_on(|layers| &mut layers.masks, rows, work)
     }
 
     /// A row for each update; where the masks matter too, one for each layer that has none.
@@ -269,11 +268,7 @@ impl Cuda {
             let updated = |layer: &usize| updates.iter().any(|u| u.masked.is_some_and(|(w, _)| w.layer == *layer));
             rows.extend((0..self.layers.all.len()).filter(|layer| !updated(layer)).map(|l| self.masked_row(l)));
         }
-        let mut table = std::mem::take(&mut self.layers.updates);
-        table.set(self.driver.as_mut(), rows)?;
-        let done = self.run_on(&table, work);
-        self.layers.updates = table;
-        done
+        self.run_on(|layers| &mut layers.updates, rows, work)
     }
 
     fn masked_row(&self, layer: usize) -> Parameter {
@@ -310,7 +305,22 @@ impl Cuda {
         }
     }
 
-    fn run_on(&mut self, table: &Table, Work { rule, draw, which }: Work) -> Result<()> {
+    /// Launches the kernel over these rows; nothing but the numbers of the step is copied where they are those of before.
+    fn run_on(&mut self, table: fn(&mut Layers) -> &mut Table, rows: Vec<Parameter>, work: Work) -> Result<()> {
+        let table = table(&mut self.layers);
+        table.set(self.driver.as_mut(), rows)?;
+        let (blocks, parameters, owner) = (table.blocks, Parameters(table.memory.at), table.owner());
+        self.enter(work)?;
+        let keep = Keeps(self.layers.keep_memory.at);
+        let step = WeightStepPointer(self.layers.step_memory.at);
+        let rule = work.rule.map_or(0, |rule| rule.number());
+        let (draw, which) = (work.draw.is_some().into(), which_number(work.which));
+        let bf16 = (self.precision == Precision::Bf16).into();
+        kernels::update_and_mask(self.driver(), blocks, parameters, owner, keep, step, rule, draw, which, bf16)
+    }
+
+    /// Writes down what changes from step to step: what a captured launch finds there when it is replayed.
+    fn enter(&mut self, Work { rule, draw, .. }: Work) -> Result<()> {
         let mut step = WeightStep::default();
         if let Some(rule) = rule {
             rule.enter(&mut step);
@@ -320,22 +330,9 @@ impl Cuda {
             self.set_keep(keep_of(draw, self.layers.all.len()))?;
         }
         if self.layers.step_memory.bytes == 0 {
-            // A network without masked weights registers none.
             self.layers.step_memory.reserve(self.driver.as_mut(), size_of::<WeightStep>())?;
         }
-        self.driver.write(self.layers.step_memory.at, bytemuck::bytes_of(&step))?;
-        kernels::update_and_mask(
-            self.driver.as_mut(),
-            table.blocks,
-            Parameters(table.memory.at),
-            table.owner(),
-            Keeps(self.layers.keep_memory.at),
-            WeightStepPointer(self.layers.step_memory.at),
-            rule.map_or(0, |rule| rule.number()),
-            draw.is_some().into(),
-            which_number(which),
-            (self.precision == Precision::Bf16).into(),
-        )
+        self.driver.write(self.layers.step_memory.at, bytemuck::bytes_of(&step))
     }
 
     pub(super) fn average_in(
