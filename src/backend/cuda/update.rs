@@ -240,8 +240,8 @@ impl Cuda {
 #[cfg(all(test, simt))]
 mod tests {
     use super::*;
-    use crate::backend::Backend;
     use crate::backend::cuda::driver::simt::{SCHEDULES, Simt};
+    use crate::backend::{Backend, Growth, PruneAndGrow};
     use crate::bitmask::BitMask;
     use crate::rng::{Domain, Stream};
     use half::bf16;
@@ -389,6 +389,33 @@ mod tests {
                 on.random_mask(&draw(&next, 4)).unwrap();
                 on.effective_weights(Effective::Random, &[]).unwrap();
                 assert_eq!(all_state(&mut fused), all_state(&mut parts), "{next:?}, {left_out} left out, {precision}");
+            }
+        }
+    }
+
+    /// Kernels that read whole words of a mask rely on it.
+    #[test]
+    fn bits_past_the_length_stay_zero_in_device_memory() {
+        let Network { mut on, weights, updates } = network(0, Precision::F32);
+        on.random_mask(&draw(&[1.0; 6], 4)).unwrap();
+        let velocity =
+            |layer| updates.iter().find(|u| u.masked.is_some_and(|(w, _)| w.layer == layer)).unwrap().velocity;
+        let job = |weight: &Weight| PruneAndGrow {
+            weight: *weight,
+            drop: 0,
+            grow: weight.len(),
+            growth: Growth::Gradient,
+            velocity: velocity(weight.layer),
+            dense_momentum: false,
+            leak: None,
+        };
+        on.prune_and_grow(&weights.iter().map(job).collect::<Vec<_>>()).unwrap();
+        for (layer, weight) in weights.iter().enumerate() {
+            for mask in [on.layers.all[layer].mask, on.layers.all[layer].random] {
+                let mut words = vec![0u32; weight.len().div_ceil(128) * 4];
+                on.driver.read(mask.0, bytemuck::cast_slice_mut(&mut words)).unwrap();
+                let ones: usize = words.iter().map(|word| word.count_ones() as usize).sum();
+                assert_eq!(ones, weight.len(), "layer {layer}");
             }
         }
     }
