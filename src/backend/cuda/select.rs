@@ -37,6 +37,10 @@ struct Selection {
 
 impl Cuda {
     pub(super) fn update_masks(&mut self, jobs: &[PruneAndGrow]) -> Result<()> {
+        // Where all layers are dense none takes part.
+        if jobs.is_empty() {
+            return Ok(());
+        }
         let layers = jobs.iter().enumerate().map(|(segment, job)| {
             let leak = job.leak.map_or(Floats::default(), |leak| self.floats(leak));
             let row = Job { leak, ..self.job(job.weight, job.velocity, segment) };
