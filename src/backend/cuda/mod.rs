@@ -323,6 +323,17 @@ impl Backend for Cuda {
         self.step_adam(rule, updates, second)
     }
 
+    fn update_and_mask(
+        &mut self,
+        rule: Rule,
+        updates: &[Update],
+        second: &[Span],
+        next: Option<&Draw>,
+        which: Effective,
+    ) -> Result<()> {
+        self.step_and_mask(rule, updates, second, next, which)
+    }
+
     fn average(
         &mut self,
         value: Span,
