@@ -103,6 +103,34 @@ pub(super) struct WeightStep {
     pub(super) unbias: [f32; 2],
 }
 
+/// `Job` of select.cu.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub(super) struct Job {
+    pub(super) value: Floats,
+    pub(super) score: Floats,
+    pub(super) velocity: Floats,
+    pub(super) leak: Floats,
+    pub(super) mask: Bytes,
+    pub(super) random: Bytes,
+    pub(super) seed: u64,
+    pub(super) step: u32,
+    pub(super) layer: u32,
+    pub(super) len: u32,
+    pub(super) first_block: u32,
+    pub(super) segment: u32,
+    pub(super) dense_momentum: u32,
+}
+
+/// `Segment` of select.cu.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub(super) struct Segment {
+    pub(super) first_block: u32,
+    pub(super) blocks: u32,
+    pub(super) counts: [u32; 2],
+}
+
 /// Declares a pointer parameter's type.
 macro_rules! pointers {
     ($($name:ident $of:literal;)*) => {$(
@@ -128,6 +156,9 @@ pointers! {
     Parameters "Parameter";
     Keeps "Keep";
     WeightStepPointer "WeightStep";
+    Jobs "Job";
+    Segments "Segment";
+    Choices "Choice";
 }
 
 macro_rules! kernels {
@@ -206,6 +237,29 @@ kernels! {
         fn conv2d_grad_weight_bf16_64[128](x: Tensor, dy: Tensor, parts: Floats, filter: Filter, per_image: Divisor, per_row: Divisor, pixels_a_split: u32);
         fn conv2d_grad_weight_bf16_128[256](x: Tensor, dy: Tensor, parts: Floats, filter: Filter, per_image: Divisor, per_row: Divisor, pixels_a_split: u32);
         fn sum_parts[256](parts: Floats, splits: u32, dw: Floats, mask: Words, elements: u32, inputs: u32, padded: u32, add: u32);
+    }
+    "select.cu" {
+        fn select_histogram[256](
+            jobs: Jobs,
+            owner: Words,
+            choices: Choices,
+            next: Bytes,
+            bins: Words,
+            mode: u32,
+            pass: u32,
+        );
+        fn select_digit[256](segments: Segments, choices: Choices, bins: Words, mode: u32, pass: u32);
+        fn select_count_ties[256](
+            jobs: Jobs,
+            owner: Words,
+            choices: Choices,
+            next: Bytes,
+            ties: Words,
+            mode: u32,
+        );
+        fn select_rank_blocks[256](segments: Segments, ties: Words);
+        fn select_apply[256](jobs: Jobs, owner: Words, choices: Choices, next: Bytes, ties: Words, mode: u32);
+        fn mean_magnitude[256](mask: Bytes, values: Floats, len: u32, sums: Doubles);
     }
     "weights.cu" {
         fn update_and_mask[256](

@@ -12,6 +12,7 @@ mod memory;
 mod pool;
 mod rearrange;
 mod select;
+mod update;
 mod weights;
 
 use std::collections::HashMap;
