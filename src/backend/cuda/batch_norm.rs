@@ -23,8 +23,4 @@ impl Cuda {
     ) -> Result<()> {
         todo!()
     }
-
-    pub(super) fn sum_channels(&mut self, dy: Map, db: Sink<Span>) -> Result<()> {
-        todo!()
-    }
 }

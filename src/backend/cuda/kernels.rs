@@ -122,6 +122,15 @@ kernels! {
         fn copy[256](x: Tensor, y: Tensor, add: u32);
         fn add_bias[256](x: Tensor, bias: Floats, y: Tensor);
     }
+    "bias_grad.cu" {
+        fn bias_grad_tiles[256](dy: Tensor, partial: Floats);
+        fn bias_grad[256](dy: Tensor, partial: Floats, tiles: u32, db: Floats, add: u32);
+    }
+    "rearrange.cu" {
+        fn dropout[256](x: Tensor, limit: u32, scale: f32, site: u32, state: StepPointer, y: Tensor, add: u32);
+        fn flatten[256](x: Tensor, y: Tensor);
+        fn flatten_grad[256](dy: Tensor, dx: Tensor, add: u32);
+    }
 }
 
 #[cfg(test)]

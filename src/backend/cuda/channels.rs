@@ -1,0 +1,39 @@
+//! How maps are cut into the tiles of channels.cuh, and the sum of each channel.
+
+use super::Cuda;
+use super::kernels::{self, Floats, Tensor};
+use crate::Result;
+use crate::backend::{Map, Sink, Span};
+
+/// Threads of a tile, and pixels that each takes: TILE_THREADS and TILE_PIXELS.
+const THREADS: u32 = 256;
+const PIXELS: u32 = 8;
+
+impl Tensor {
+    /// Threads along the groups of a pixel.
+    fn tile_width(&self) -> u32 {
+        self.groups.min(8).next_power_of_two()
+    }
+
+    /// The grid of a kernel with a tile a block: (runs of pixels, columns of groups).
+    pub(super) fn tiles(&self) -> [u32; 3] {
+        let run = THREADS / self.tile_width() * PIXELS;
+        [self.pixels().div_ceil(run), self.groups.div_ceil(self.tile_width()), 1]
+    }
+}
+
+impl Cuda {
+    /// Space for `sums` sums of every channel of each tile.
+    pub(super) fn partial_sums(&mut self, of: Tensor, sums: usize) -> Result<Floats> {
+        let [runs, ..] = of.tiles();
+        Ok(Floats(self.scratch(runs as usize * sums * of.groups as usize * 8 * size_of::<f32>())?))
+    }
+
+    pub(super) fn sum_channels(&mut self, dy: Map, db: Sink<Span>) -> Result<()> {
+        let (dy, to) = (self.tensor(dy), self.floats(db.to));
+        let partial = self.partial_sums(dy, 1)?;
+        let tiles = dy.tiles();
+        kernels::bias_grad_tiles(self.driver(), tiles, dy, partial)?;
+        kernels::bias_grad(self.driver(), dy.groups, dy, partial, tiles[0], to, db.add.into())
+    }
+}
