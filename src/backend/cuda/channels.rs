@@ -23,15 +23,17 @@ impl Tensor {
 }
 
 impl Cuda {
-    /// Space for `sums` sums of every channel of each tile.
-    pub(super) fn partial_sums(&mut self, of: Tensor, sums: usize) -> Result<Floats> {
-        let [runs, ..] = of.tiles();
-        Ok(Floats(self.scratch(runs as usize * sums * of.groups as usize * 8 * size_of::<f32>())?))
+    /// Space for `sums` sums of every channel of each tile, and for `finished` numbers of every channel.
+    pub(super) fn channel_sums(&mut self, of: Tensor, sums: usize, finished: usize) -> Result<[Floats; 2]> {
+        let row = of.groups as usize * 8 * size_of::<f32>();
+        let partial = of.tiles()[0] as usize * sums * row;
+        let at = self.scratch(partial + finished * row)?;
+        Ok([Floats(at), Floats(at.plus(partial))])
     }
 
     pub(super) fn sum_channels(&mut self, dy: Map, db: Sink<Span>) -> Result<()> {
         let (dy, to) = (self.tensor(dy), self.floats(db.to));
-        let partial = self.partial_sums(dy, 1)?;
+        let [partial, _] = self.channel_sums(dy, 1, 0)?;
         let tiles = dy.tiles();
         kernels::bias_grad_tiles(self.driver(), tiles, dy, partial)?;
         kernels::bias_grad(self.driver(), dy.groups, dy, partial, tiles[0], to, db.add.into())

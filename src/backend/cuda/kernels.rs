@@ -122,6 +122,28 @@ kernels! {
         fn copy[256](x: Tensor, y: Tensor, add: u32);
         fn add_bias[256](x: Tensor, bias: Floats, y: Tensor);
     }
+    "batch_norm.cu" {
+        fn batch_norm_tiles[256](x: Tensor, partial: Floats);
+        fn batch_norm_statistics[256](
+            x: Tensor, partial: Floats, tiles: u32, epsilon: f32, state: StepPointer, running_mean: Floats,
+            running_variance: Floats, batch: Floats
+        );
+        fn batch_norm[256](x: Tensor, batch: Floats, scale: Floats, shift: Floats, relu: u32, y: Tensor);
+        fn batch_norm_inference[256](
+            x: Tensor, mean: Floats, variance: Floats, epsilon: f32, scale: Floats, shift: Floats, relu: u32, y: Tensor
+        );
+        fn batch_norm_grad_tiles[256](
+            x: Tensor, dy: Tensor, batch: Floats, scale: Floats, shift: Floats, relu: u32, partial: Floats
+        );
+        fn batch_norm_grad_parameters[256](
+            x: Tensor, partial: Floats, tiles: u32, batch: Floats, scale: Floats, dscale: Floats, add_scale: u32,
+            dshift: Floats, add_shift: u32, coefficients: Floats
+        );
+        fn batch_norm_grad[256](
+            x: Tensor, dy: Tensor, batch: Floats, scale: Floats, shift: Floats, relu: u32, coefficients: Floats,
+            dx: Tensor, add: u32
+        );
+    }
     "bias_grad.cu" {
         fn bias_grad_tiles[256](dy: Tensor, partial: Floats);
         fn bias_grad[256](dy: Tensor, partial: Floats, tiles: u32, db: Floats, add: u32);
