@@ -19,9 +19,11 @@ struct Tile {
     u32 first, end;     // its pixels: from the first, every `lanes`-th below the end
 };
 
+__device__ __forceinline__ u32 tile_width(const Tensor& t) { return t.groups > 4 ? 8 : t.groups > 2 ? 4 : t.groups; }
+
 __device__ __forceinline__ Tile tile_of(const Tensor& t) {
     Tile tile;
-    tile.width = t.groups > 4 ? 8 : t.groups > 2 ? 4 : t.groups;
+    tile.width = tile_width(t);
     tile.lanes = TILE_THREADS / tile.width;
     tile.group = blockIdx.y * tile.width + threadIdx.x % tile.width;
     u32 start = blockIdx.x * tile.lanes * TILE_PIXELS;
@@ -33,17 +35,24 @@ __device__ __forceinline__ Tile tile_of(const Tensor& t) {
 // One float for each thread of a tile.
 typedef float TileRow[TILE_THREADS];
 
-// Adds up what the threads of each vector hold and leaves the sums in partial[tile][sum][channel].
-template <u32 sums> __device__ __forceinline__ void add_tile(
-    TileRow (&space)[8 * sums], const Vector (&mine)[sums], const Tensor& t, const Tile& tile, float* partial) {
+// Adds up what the threads of each vector hold; those of the first pixel then have the sums in space[8 sum + k].
+template <u32 sums>
+__device__ __forceinline__ void add_threads(TileRow (&space)[8 * sums], const Vector (&mine)[sums], u32 width) {
     u32 thread = threadIdx.x;
     for (u32 s = 0; s < sums; s++)
         for (u32 k = 0; k < 8; k++) space[8 * s + k][thread] = mine[s].v[k];
-    for (u32 half = TILE_THREADS / 2; half >= tile.width; half /= 2) {
+    for (u32 half = TILE_THREADS / 2; half >= width; half /= 2) {
         __syncthreads();
         if (thread < half)
             for (u32 k = 0; k < 8 * sums; k++) space[k][thread] += space[k][thread + half];
     }
+}
+
+// The same, and leaves the sums in partial[tile][sum][channel].
+template <u32 sums> __device__ __forceinline__ void add_tile(
+    TileRow (&space)[8 * sums], const Vector (&mine)[sums], const Tensor& t, const Tile& tile, float* partial) {
+    u32 thread = threadIdx.x;
+    add_threads(space, mine, tile.width);
     if (thread >= tile.width || tile.group >= t.groups) return;
     for (u32 s = 0; s < sums; s++) {
         float* to = partial + ((blockIdx.x * sums + s) * t.groups + tile.group) * 8;

@@ -15,10 +15,15 @@ impl Tensor {
         self.groups.min(8).next_power_of_two()
     }
 
-    /// The grid of a kernel with a tile a block: (runs of pixels, columns of groups).
+    /// Columns of that many groups.
+    pub(super) fn tile_columns(&self) -> u32 {
+        self.groups.div_ceil(self.tile_width())
+    }
+
+    /// The grid of a kernel with a tile a block: (runs of pixels, columns).
     pub(super) fn tiles(&self) -> [u32; 3] {
         let run = THREADS / self.tile_width() * PIXELS;
-        [self.pixels().div_ceil(run), self.groups.div_ceil(self.tile_width()), 1]
+        [self.pixels().div_ceil(run), self.tile_columns(), 1]
     }
 }
 

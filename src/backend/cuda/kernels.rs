@@ -148,6 +148,17 @@ kernels! {
         fn bias_grad_tiles[256](dy: Tensor, partial: Floats);
         fn bias_grad[256](dy: Tensor, partial: Floats, tiles: u32, db: Floats, add: u32);
     }
+    "loss.cu" {
+        fn softmax_cross_entropy_rows[256](logits: Tensor, targets: Tensor, costs: Floats, right: Words);
+        fn softmax_cross_entropy[256](costs: Floats, right: Words, rows: u32, loss: Floats);
+        fn softmax_cross_entropy_grad[256](logits: Tensor, targets: Tensor, dlogits: Tensor, add: u32);
+    }
+    "pool.cu" {
+        fn max_pool[256](x: Tensor, size: u32, stride: u32, padding: u32, y: Tensor);
+        fn max_pool_grad[256](x: Tensor, dy: Tensor, size: u32, stride: u32, padding: u32, dx: Tensor, add: u32);
+        fn average_pool[256](x: Tensor, scale: f32, y: Tensor);
+        fn average_pool_grad[256](dy: Tensor, scale: f32, dx: Tensor, add: u32);
+    }
     "rearrange.cu" {
         fn dropout[256](x: Tensor, limit: u32, scale: f32, site: u32, state: StepPointer, y: Tensor, add: u32);
         fn flatten[256](x: Tensor, y: Tensor);
