@@ -284,6 +284,49 @@ kernels! {
             n: u32,
         );
     }
+
+    "batch_norm.cu" {
+        fn batch_norm_tiles[256](x: Tensor, partial: Floats);
+        fn batch_norm_statistics[256](
+            x: Tensor, partial: Floats, tiles: u32, epsilon: f32, state: StepPointer, running_mean: Floats,
+            running_variance: Floats, batch: Floats
+        );
+        fn batch_norm[256](x: Tensor, batch: Floats, scale: Floats, shift: Floats, relu: u32, y: Tensor);
+        fn batch_norm_inference[256](
+            x: Tensor, mean: Floats, variance: Floats, epsilon: f32, scale: Floats, shift: Floats, relu: u32, y: Tensor
+        );
+        fn batch_norm_grad_tiles[256](
+            x: Tensor, dy: Tensor, batch: Floats, scale: Floats, shift: Floats, relu: u32, partial: Floats
+        );
+        fn batch_norm_grad_parameters[256](
+            x: Tensor, partial: Floats, tiles: u32, batch: Floats, scale: Floats, dscale: Floats, add_scale: u32,
+            dshift: Floats, add_shift: u32, coefficients: Floats
+        );
+        fn batch_norm_grad[256](
+            x: Tensor, dy: Tensor, batch: Floats, scale: Floats, shift: Floats, relu: u32, coefficients: Floats,
+            dx: Tensor, add: u32
+        );
+    }
+    "bias_grad.cu" {
+        fn bias_grad_tiles[256](dy: Tensor, partial: Floats);
+        fn bias_grad[256](dy: Tensor, partial: Floats, tiles: u32, db: Floats, add: u32);
+    }
+    "loss.cu" {
+        fn softmax_cross_entropy_rows[256](logits: Tensor, targets: Tensor, costs: Floats, right: Words);
+        fn softmax_cross_entropy[256](costs: Floats, right: Words, rows: u32, loss: Floats);
+        fn softmax_cross_entropy_grad[256](logits: Tensor, targets: Tensor, dlogits: Tensor, add: u32);
+    }
+    "pool.cu" {
+        fn max_pool[256](x: Tensor, size: u32, stride: u32, padding: u32, y: Tensor);
+        fn max_pool_grad[256](x: Tensor, dy: Tensor, size: u32, stride: u32, padding: u32, dx: Tensor, add: u32);
+        fn average_pool[256](x: Tensor, scale: f32, y: Tensor);
+        fn average_pool_grad[256](dy: Tensor, scale: f32, dx: Tensor, add: u32);
+    }
+    "rearrange.cu" {
+        fn dropout[256](x: Tensor, limit: u32, scale: f32, site: u32, state: StepPointer, y: Tensor, add: u32);
+        fn flatten[256](x: Tensor, y: Tensor);
+        fn flatten_grad[256](dy: Tensor, dx: Tensor, add: u32);
+    }
 }
 
 #[cfg(test)]

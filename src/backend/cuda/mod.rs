@@ -4,6 +4,7 @@
 //! The same code runs on the real driver and, for tests, on an engine that executes the kernels' sources on the CPU.
 
 mod batch_norm;
+mod channels;
 mod conv;
 pub(crate) mod driver;
 mod kernels;
