@@ -1,0 +1,5 @@
+//! The CUDA backend.
+#![allow(dead_code)] // until the backend launches the kernels
+
+pub(crate) mod driver;
+pub(crate) mod images;
