@@ -72,8 +72,11 @@ fn stored(nvrtc: &Nvrtc, kernels: &Kernels, file: &str, architecture: &str, stor
 
 fn child(nvrtc: &Nvrtc, kernels: &Kernels, file: &str, architecture: &str, results: [&Path; 2]) -> Result<()> {
     let me = env::current_exe().map_err(|e| format!("the build script's own program: {e}"))?;
+    let compiler = std::path::absolute(nvrtc.path()).map_err(|e| format!("{}: {e}", nvrtc.path().display()))?;
     let mut command = Command::new(me);
-    command.arg(nvrtc.path().parent().unwrap_or(Path::new("."))).arg(kernels.path("")).args([file, architecture]);
+    // The line information names the sources below the working directory: so the images are the same wherever this lies.
+    command.current_dir("/");
+    command.arg(compiler.parent().unwrap_or(Path::new("/"))).arg(kernels.path("")).args([file, architecture]);
     let output = command.args(results).output().map_err(|e| format!("the compiling process: {e}"))?;
     let place = format!("kernels/{file} for {architecture}");
     match output.status.code() {
@@ -96,6 +99,6 @@ pub(crate) fn one(arguments: &[String]) -> Result<()> {
     let kernels = Kernels::read(Path::new(folder))?;
     let (unit, headers) = kernels.unit(file).ok_or_else(|| format!("{file}: no such kernel file"))?;
     let compiled = nvrtc.compile(unit, &headers, architecture)?;
-    write(Path::new(code), &compiled.code)?;
+    write(Path::new(code), if compiled.cubin.is_empty() { &compiled.ptx } else { &compiled.cubin })?;
     write(Path::new(log), compiled.log.as_bytes())
 }

@@ -21,8 +21,10 @@ pub(crate) type Source<'a> = (&'a str, &'a str);
 
 /// What a compilation leaves.
 pub(crate) struct Compiled {
-    /// The cubin, or the PTX with its final NUL.
-    pub(crate) code: Vec<u8>,
+    /// Machine code, an ELF file. Empty for `compute_XX`.
+    pub(crate) cubin: Vec<u8>,
+    /// PTX, with its final NUL.
+    pub(crate) ptx: Vec<u8>,
     /// The compiler's and the assembler's messages, which [`report`] reads.
     pub(crate) log: String,
 }
@@ -189,11 +191,11 @@ impl Nvrtc {
         let log = self.call.text(program.program, self.call.log_size, self.call.log)?;
         let log = String::from_utf8_lossy(&log).trim_end_matches('\0').to_string();
         self.call.check(status).map_err(|e| if log.is_empty() { e } else { log.clone() })?;
-        let (size, copy) = match architecture.starts_with("sm_") {
-            true => (self.call.cubin_size, self.call.cubin),
-            false => (self.call.ptx_size, self.call.ptx),
+        let cubin = match architecture.starts_with("sm_") {
+            true => self.call.text(program.program, self.call.cubin_size, self.call.cubin)?,
+            false => Vec::new(),
         };
-        Ok(Compiled { code: self.call.text(program.program, size, copy)?, log })
+        Ok(Compiled { cubin, ptx: self.call.text(program.program, self.call.ptx_size, self.call.ptx)?, log })
     }
 }
 

@@ -69,3 +69,38 @@ pub(crate) fn problems(log: &str) -> Vec<String> {
 pub(crate) fn warnings(log: &str) -> impl Iterator<Item = &str> {
     log.lines().filter(|line| line.contains("): warning"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // What NVRTC 12.6 says of a kernel held to 64 registers that wants more, and of one with a function not inlined.
+    const LOG: &str = "\
+conv.cu(12): warning #177-D: variable \"unused\" was declared but never referenced
+ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function 'spill' for 'sm_80'
+ptxas info    : Function properties for spill
+ptxas         .     624 bytes stack frame, 872 bytes spill stores, 896 bytes spill loads
+ptxas info    : Used 64 registers, used 0 barriers, 624 bytes cumulative stack size, 372 bytes cmem[0]
+ptxas info    : Compiling entry function 'tile' for 'sm_80'
+ptxas info    : Function properties for tile
+ptxas         .     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 128 registers, used 1 barriers, 32768 bytes smem, 400 bytes cmem[0]
+";
+
+    #[test]
+    fn registers_shared_memory_stack_and_spills_are_read() {
+        let spill = Usage { name: "spill".into(), registers: 64, shared: 0, stack: 624, spills: [872, 896] };
+        let tile = Usage { name: "tile".into(), registers: 128, shared: 32768, stack: 0, spills: [0, 0] };
+        assert_eq!(usage(LOG), [spill, tile]);
+    }
+
+    #[test]
+    fn spills_and_serialised_wgmma_are_problems_and_warnings_are_not() {
+        assert_eq!(problems(LOG), ["spill spills registers: 872 bytes stored, 896 loaded"]);
+        let wgmma = "ptxas info    : (C7508) Potential Performance Loss: wgmma.mma_async instructions are serialized due to \
+                     insufficient register resources for the wgmma pipeline in the function 'tile'";
+        assert_eq!(problems(wgmma), [format!("serialised wgmma: {wgmma}")]);
+        assert_eq!(warnings(LOG).count(), 1);
+    }
+}
