@@ -46,18 +46,18 @@ fn main() {
 
 fn build() -> Result<()> {
     println!("cargo::rerun-if-changed=kernels");
-    let variables = ["REQUIRE_NVRTC", fetch::FOLDER, "DOCS_RS", "CARGO_NET_OFFLINE"];
+    let variables = ["REQUIRE_NVRTC", find::DOWNLOAD, "DOCS_RS", "CARGO_NET_OFFLINE"];
     variables.iter().chain(&find::VARIABLES).for_each(|name| println!("cargo::rerun-if-env-changed={name}"));
 
     let out = PathBuf::from(variable("OUT_DIR")?);
     let kernels = Kernels::read(&Path::new(&variable("CARGO_MANIFEST_DIR")?).join("kernels"))?;
-    let store = fetch::folder().unwrap_or_else(|| out.clone());
+    let store = find::download().unwrap_or_else(|| out.clone());
     fs::create_dir_all(&store).map_err(|e| format!("{}: {e}", store.display()))?;
     // Builds of several profiles run side by side and share the download and the compiled images.
     let _lock =
         File::create(store.join("lock")).and_then(|file| file.lock().map(|()| file)).map_err(|e| e.to_string())?;
 
-    let nvrtc = match find::find(fetch::folder().map(|f| fetch::packages(&f)).as_deref()) {
+    let nvrtc = match find::find() {
         Ok(nvrtc) => Ok(nvrtc),
         Err(problem) => fetch::fetch().map_err(|why| [problem, why].join(" ").trim().to_string()),
     };
@@ -77,7 +77,7 @@ fn absent(why: &str) -> Result<()> {
     let message = format!(
         "no NVRTC: the CUDA kernels are not compiled in ({why}). The CPU works without them. Install the Python package \
          {} or a CUDA toolkit, or set NVRTC_DIR to the folder of libnvrtc.so",
-        fetch::PINNED_PACKAGE
+        find::PINNED_PACKAGE
     );
     if env::var("REQUIRE_NVRTC").is_ok_and(|value| value == "1") {
         return Err(format!("{message} (REQUIRE_NVRTC=1)"));

@@ -8,14 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::nvrtc::{Nvrtc, find};
+use crate::nvrtc::Nvrtc;
+use crate::nvrtc::find::{PINNED_PACKAGE, download, in_wheels, packages};
 use crate::{Result, write};
-
-/// The variable that names the folder to keep the download in.
-pub(crate) const FOLDER: &str = "CIGL_NVRTC_DOWNLOAD";
-
-/// The package, at the version all figures were made with.
-pub(crate) const PINNED_PACKAGE: &str = "nvidia-cuda-nvrtc-cu12==12.6.85";
 
 /// SHA-256 of its wheels for Linux: x86-64, then aarch64.
 const HASHES: [&str; 2] = [
@@ -23,19 +18,9 @@ const HASHES: [&str; 2] = [
     "3f3134f50963882373063901657554f230bedf6039d30b09f6be55c64c993a37",
 ];
 
-/// The folder that downloads and compiled images are kept in, where there is one.
-pub(crate) fn folder() -> Option<PathBuf> {
-    env::var_os(FOLDER).filter(|value| !value.is_empty()).map(PathBuf::from)
-}
-
-/// Where below it the package is installed.
-pub(crate) fn packages(folder: &Path) -> PathBuf {
-    folder.join(PINNED_PACKAGE.replace("==", "-"))
-}
-
 /// Installs the package with whichever pip is there, checks its hash, and loads it.
 pub(crate) fn fetch() -> Result<Nvrtc> {
-    let folder = folder().ok_or("none is installed")?;
+    let folder = download().ok_or("none is installed")?;
     if env::var_os("DOCS_RS").is_some() || env::var("CARGO_NET_OFFLINE").is_ok_and(|value| value == "true") {
         return Err("none is installed, and this build is offline".into());
     }
@@ -61,7 +46,7 @@ pub(crate) fn fetch() -> Result<Nvrtc> {
             let packages = packages(&folder);
             let _ = fs::remove_dir_all(&packages);
             fs::rename(&partial, &packages).map_err(|e| format!("{}: {e}", packages.display()))?;
-            return find::in_wheels(&packages)
+            return in_wheels(&packages)
                 .iter()
                 .find_map(|folder| Nvrtc::open(folder))
                 .unwrap_or_else(|| Err("the package holds no libnvrtc".into()));

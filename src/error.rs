@@ -46,6 +46,9 @@ pub enum Error {
         /// The signal's number: 2 is Ctrl-C, 15 SIGTERM.
         signal: i32,
     },
+    /// A GPU cannot be used, or failed: mind its driver, or take another device.
+    #[error("{0}")]
+    Device(String),
     /// The machine has too little of something.
     #[error("{0}")]
     Resources(String),

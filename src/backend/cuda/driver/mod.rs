@@ -1,6 +1,9 @@
 //! What a CUDA device is to the backend: memory, launches in order, and recordings of launches.
 
+mod code;
 pub(crate) mod nvrtc;
+pub(crate) mod real;
+mod staging;
 
 use crate::Result;
 

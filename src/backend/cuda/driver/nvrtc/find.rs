@@ -9,15 +9,21 @@ use super::Nvrtc;
 /// The variables that name a folder with NVRTC or a CUDA toolkit, or Python's environment.
 pub(crate) const VARIABLES: [&str; 5] = ["NVRTC_DIR", "CUDA_PATH", "CUDA_HOME", "CUDA_ROOT", "VIRTUAL_ENV"];
 
+/// The variable that names a folder for a download. `.cargo/config.toml` sets it for what Cargo runs in this checkout.
+pub(crate) const DOWNLOAD: &str = "CIGL_NVRTC_DOWNLOAD";
+
+/// The package that is downloaded, at the version that all figures were made with.
+pub(crate) const PINNED_PACKAGE: &str = "nvidia-cuda-nvrtc-cu12==12.6.85";
+
 /// Where NVIDIA's wheels put the library, below the folder they are installed in. The second is that of CUDA 13.
 const IN_WHEELS: [&str; 2] = ["nvidia/cuda_nvrtc/lib", "nvidia/cu13/lib"];
 
 /// The first NVRTC that can be loaded: from NVRTC_DIR, a CUDA toolkit, the system's folders, Python's packages, or an
 /// earlier download. The error says what was found and could not be loaded; it is empty when nothing was found.
-pub(crate) fn find(download: Option<&Path>) -> Result<Nvrtc, String> {
+pub(crate) fn find() -> Result<Nvrtc, String> {
     let mut problems = Vec::new();
     let python = std::iter::once_with(python_packages).flatten();
-    let download = download.into_iter().flat_map(in_wheels);
+    let download = download().into_iter().flat_map(|folder| in_wheels(&packages(&folder)));
     for folder in named().into_iter().chain(python).chain(download) {
         match Nvrtc::open(&folder) {
             Some(Ok(nvrtc)) => return Ok(nvrtc),
@@ -26,6 +32,16 @@ pub(crate) fn find(download: Option<&Path>) -> Result<Nvrtc, String> {
         }
     }
     Err(problems.join("; "))
+}
+
+/// The folder for downloads and compiled images, where there is one.
+pub(crate) fn download() -> Option<PathBuf> {
+    env::var_os(DOWNLOAD).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// Where below that folder the downloaded package is installed.
+pub(crate) fn packages(download: &Path) -> PathBuf {
+    download.join(PINNED_PACKAGE.replace("==", "-"))
 }
 
 /// The folders with libraries among the packages installed in `folder`.
