@@ -8,13 +8,13 @@ mod tests;
 
 use std::fmt;
 
-use crate::backend::{Backend, Map, Sink, Span};
+use crate::backend::{Backend, Map, Precision, Sink, Span};
 use crate::error::Result;
 use crate::graph::{Graph, NodeId};
-use crate::op::{Io, Slot};
+use crate::op::{Demand, Io, Slot};
 use crate::shape::Shape;
 
-/// Places start at multiples of this many floats: one cache line, one vector.
+/// Places start at multiples of this many 4-byte words: one cache line, one vector.
 pub(crate) const ALIGNMENT: usize = 16;
 
 /// What a place of the arena holds.
@@ -41,9 +41,11 @@ pub struct Place {
     pub shape: Shape,
     /// The first step that writes it and the last that reads it.
     pub live: (usize, usize),
-    /// First float, from the start of memory.
+    /// How its numbers are stored.
+    pub precision: Precision,
+    /// First 4-byte word, from the start of memory.
     pub at: usize,
-    /// Floats.
+    /// 4-byte words.
     pub len: usize,
 }
 
@@ -85,8 +87,8 @@ pub struct Plan {
 impl Plan {
     /// Plans the forward pass to all nodes and, where `loss` is given, the backward pass from it.
     ///
-    /// `slots` says where the graph's parameters lie; the arena starts at float `base`. The values of `keep` can be read after
-    /// the last step.
+    /// `slots` says where the graph's parameters lie; the arena starts at 4-byte word `base`. The values of `keep` can be read
+    /// after the last step, and are in f32 unless a convolution reads them too.
     pub(crate) fn new(
         graph: Graph,
         slots: &[Slot],
@@ -97,9 +99,10 @@ impl Plan {
     ) -> Plan {
         let trace = Trace::new(&graph, loss);
         let halos = halos(&graph);
+        let precisions = precisions(&graph, keep, backend.precision());
         let steps = trace.order.len();
         let mut places = Vec::new();
-        let mut place = |node: usize, content, len, live| {
+        let mut place = |node: usize, content, precision, len, live| {
             let n = &graph.nodes[node];
             places.push(Place {
                 name: n.name.clone(),
@@ -107,6 +110,7 @@ impl Plan {
                 content,
                 shape: n.shape,
                 live,
+                precision,
                 at: 0,
                 len,
             });
@@ -119,22 +123,26 @@ impl Plan {
         for (i, node) in graph.nodes.iter().enumerate() {
             let kept = keep.contains(&NodeId(i)) || loss == Some(NodeId(i));
             let last = if kept { steps - 1 } else { trace.value_live[i].1 };
-            let len = backend.map_len(node.shape, halos.value[i]);
-            values.push(place(i, Content::Value, len, (trace.value_live[i].0, last)));
-            gradients.push(
-                trace.gradient_live[i]
-                    .map(|live| place(i, Content::Gradient, backend.map_len(node.shape, halos.gradient[i]), live)),
-            );
+            let len = backend.map_len(node.shape, halos.value[i], precisions[i]);
+            values.push(place(i, Content::Value, precisions[i], len, (trace.value_live[i].0, last)));
+            gradients.push(trace.gradient_live[i].map(|live| {
+                let len = backend.map_len(node.shape, halos.gradient[i], backend.precision());
+                place(i, Content::Gradient, backend.precision(), len, live)
+            }));
             let shapes: Vec<Shape> = node.args.iter().map(|a| graph.shape(*a)).collect();
             let floats = node.op.as_ref().map_or(0, |op| op.workspace(&shapes));
             workspaces.push((floats > 0).then(|| {
                 let until = trace.backward_step[i].unwrap_or(trace.value_live[i].0);
-                place(i, Content::Workspace, floats, (trace.value_live[i].0, if kept { steps - 1 } else { until }))
+                let live = (trace.value_live[i].0, if kept { steps - 1 } else { until });
+                place(i, Content::Workspace, Precision::F32, floats, live)
             }));
         }
         let (end, peak) = lay_out(&mut places, base);
 
-        let map = |place: usize, halo: usize| Map { at: places[place].at, shape: places[place].shape, halo };
+        let map = |place: usize, halo: usize| {
+            let Place { at, shape, precision, .. } = places[place];
+            Map { at, shape, halo, precision }
+        };
         let maps: Vec<Map> = (0..graph.nodes.len()).map(|i| map(values[i], halos.value[i])).collect();
         let workspace =
             |i: usize| workspaces[i].map_or(Span::default(), |p: usize| Span { at: places[p].at, len: places[p].len });
@@ -172,12 +180,12 @@ impl Plan {
         self.workspaces[node.0]
     }
 
-    /// The float after the arena's last.
+    /// The 4-byte word after the arena's last.
     pub fn end(&self) -> usize {
         self.end
     }
 
-    /// The most floats that are alive at one step: what no layout can go below.
+    /// The most 4-byte words that are alive at one step: what no layout can go below.
     pub fn live_maximum(&self) -> usize {
         self.peak
     }
@@ -248,21 +256,22 @@ impl Plan {
 impl fmt::Display for Plan {
     /// The memory table: one line a place, in kilobytes, and the totals.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kb = |floats: usize| floats as f64 * 4.0 / 1024.0;
+        let kb = |words: usize| words as f64 * 4.0 / 1024.0;
         let wide = self.places.iter().map(|p| p.name.len()).max().unwrap_or(0).max(5);
         writeln!(
             f,
-            "{:wide$}  {:22} {:10} {:22} {:>10} {:>12} {:>9}",
-            "layer", "op", "content", "shape", "KiB", "at (KiB)", "steps"
+            "{:wide$}  {:22} {:10} {:22} {:6} {:>10} {:>12} {:>9}",
+            "layer", "op", "content", "shape", "stored", "KiB", "at (KiB)", "steps"
         )?;
         for p in &self.places {
             writeln!(
                 f,
-                "{:wide$}  {:22} {:10} {:22} {:>10.1} {:>12.1} {:>9}",
+                "{:wide$}  {:22} {:10} {:22} {:6} {:>10.1} {:>12.1} {:>9}",
                 p.name,
                 p.op,
                 format!("{:?}", p.content).to_lowercase(),
                 p.shape.to_string(),
+                p.precision,
                 kb(p.len),
                 kb(p.at),
                 format!("{}-{}", p.live.0, p.live.1)
@@ -389,6 +398,25 @@ fn halos(graph: &Graph) -> Halos {
         }
     }
     halos
+}
+
+/// How each value is stored: in f32 where it is kept for the host, the loss reads it, or it goes into such a value without a
+/// convolution between; else, and wherever a convolution reads it, in the backend's precision.
+fn precisions(graph: &Graph, keep: &[NodeId], backends: Precision) -> Vec<Precision> {
+    let mut exact = vec![false; graph.nodes.len()];
+    let mut convolved = vec![false; graph.nodes.len()];
+    keep.iter().for_each(|node| exact[node.0] = true);
+    // Readers come after what they read, so that a node's demands are complete when it is its turn.
+    for (i, node) in graph.nodes.iter().enumerate().rev() {
+        exact[i] &= !convolved[i];
+        match node.op.as_ref().map(|op| op.demand()) {
+            Some(Demand::Exact) => node.args.iter().for_each(|a| exact[a.0] = true),
+            Some(Demand::AsResult) if exact[i] => node.args.iter().for_each(|a| exact[a.0] = true),
+            Some(Demand::Backends) => node.args.iter().for_each(|a| convolved[a.0] = true),
+            _ => (),
+        }
+    }
+    exact.into_iter().map(|exact| if exact { Precision::F32 } else { backends }).collect()
 }
 
 /// What places are sorted by.

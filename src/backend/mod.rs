@@ -7,6 +7,9 @@ pub mod cpu;
 pub(crate) mod cuda;
 #[cfg(test)]
 pub(crate) mod parity;
+mod precision;
+
+pub use precision::Precision;
 
 use crate::bitmask::BitMask;
 use crate::rng::Domain;
@@ -24,12 +27,14 @@ pub struct Span {
 /// An activation or its gradient: a logical (N, C, H, W) at an offset of the backend's memory, in the backend's own layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Map {
-    /// First element, from the start of the backend's memory.
+    /// First 4-byte word, from the start of the backend's memory.
     pub at: usize,
     /// The logical shape.
     pub shape: Shape,
     /// Pixels of zeros that some reader wants around each channel. A backend that does not need them ignores it.
     pub halo: usize,
+    /// How its numbers are stored.
+    pub precision: Precision,
 }
 
 /// Where a result goes, and whether it replaces what is there or is added to it.
@@ -244,15 +249,19 @@ pub trait Backend: Send {
     /// The device in a few words, for logs and summaries.
     fn device(&self) -> String;
 
-    /// Elements that a map of this shape takes in this backend's layout.
-    fn map_len(&self, shape: Shape, halo: usize) -> usize;
-    /// Makes sure that `len` elements of memory are there; keeps what is in it, new memory is zero.
+    /// What maps are stored in where a plan does not ask for [`Precision::F32`]; the effective weights too.
+    ///
+    /// Convolutions read maps of this precision only, and all gradients have it; any other map may have either.
+    fn precision(&self) -> Precision;
+    /// 4-byte words that a map of this shape and precision takes in this backend's layout.
+    fn map_len(&self, shape: Shape, halo: usize, precision: Precision) -> usize;
+    /// Makes sure that `len` 4-byte words of memory are there; keeps what is in it, new memory is zero.
     fn reserve(&mut self, len: usize) -> Result<()>;
     /// Copies values in.
     fn write(&mut self, to: Span, values: &[f32]) -> Result<()>;
     /// Copies values out.
     fn read(&mut self, from: Span) -> Result<Vec<f32>>;
-    /// Copies an activation in, from (N, C, H, W) order; the halo and padding images become 0.
+    /// Copies an activation in, from (N, C, H, W) order, rounded to the map's precision; the halo and padding images become 0.
     fn write_map(&mut self, to: Map, values: &[f32]) -> Result<()>;
     /// Copies an activation out, in (N, C, H, W) order.
     fn read_map(&mut self, from: Map) -> Result<Vec<f32>>;

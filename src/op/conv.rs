@@ -1,6 +1,6 @@
 //! Masked convolution; a masked linear layer is one over single pixels.
 
-use super::{Io, Op, Reads};
+use super::{Demand, Io, Op, Reads};
 use crate::backend::{Backend, Conv};
 use crate::error::{Error, Result};
 use crate::shape::Shape;
@@ -51,6 +51,10 @@ impl Op for Convolve {
 
     fn halo(&self) -> usize {
         self.conv.padding
+    }
+
+    fn demand(&self) -> Demand {
+        Demand::Backends
     }
 
     // dx at pixel i sums dy at (i + p - k) / s over the kernel. That reaches (k - 1 - p) / s before the first row of dy; past the

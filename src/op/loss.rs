@@ -1,6 +1,6 @@
 //! The training loss.
 
-use super::{Io, Op, Reads};
+use super::{Demand, Io, Op, Reads};
 use crate::backend::{Backend, Span};
 use crate::error::{Error, Result};
 use crate::shape::Shape;
@@ -29,6 +29,11 @@ impl Op for SoftmaxCrossEntropy {
 
     fn reads(&self) -> Reads {
         Reads { args: true, out: false }
+    }
+
+    // Calibration is measured on the logits, which 8 significant bits would blur.
+    fn demand(&self) -> Demand {
+        Demand::Exact
     }
 
     fn workspace(&self, _args: &[Shape]) -> usize {

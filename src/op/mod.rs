@@ -33,6 +33,17 @@ pub(crate) struct Reads {
     pub(crate) out: bool,
 }
 
+/// How an op wants its arguments stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Demand {
+    /// In f32 on every device.
+    Exact,
+    /// In f32 where its result is: what is added to an exact value should be no coarser.
+    AsResult,
+    /// In the backend's precision, whatever other readers want: no device has a kernel for anything else.
+    Backends,
+}
+
 /// One kind of node.
 pub(crate) trait Op: Debug + Send + Sync {
     /// The op's name in plans and messages.
@@ -52,6 +63,11 @@ pub(crate) trait Op: Debug + Send + Sync {
     /// Zeros that backward wants around the gradient of the result.
     fn grad_halo(&self) -> usize {
         0
+    }
+
+    /// How the arguments are to be stored.
+    fn demand(&self) -> Demand {
+        Demand::AsResult
     }
 
     /// Floats kept from forward to backward.

@@ -68,7 +68,12 @@ impl Backend for Cpu {
         format!("cpu ({threads} thread{}, {simd})", if threads == 1 { "" } else { "s" })
     }
 
-    fn map_len(&self, shape: Shape, halo: usize) -> usize {
+    fn precision(&self) -> Precision {
+        Precision::F32
+    }
+
+    // Floats, whatever the precision.
+    fn map_len(&self, shape: Shape, halo: usize, _: Precision) -> usize {
         Grid::new(shape, halo).len()
     }
 

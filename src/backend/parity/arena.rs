@@ -29,7 +29,7 @@ impl Output {
     fn range(&self, on: &dyn Backend) -> std::ops::Range<usize> {
         match self {
             Output::Span(s) | Output::Inside(s, _) => s.at..s.at + s.len,
-            Output::Value(m) | Output::Gradient(m) => m.at..m.at + on.map_len(m.shape, m.halo),
+            Output::Value(m) | Output::Gradient(m) => m.at..m.at + on.map_len(m.shape, m.halo, m.precision),
             Output::Mask(_) | Output::RandomMask(_) => 0..0,
         }
     }
@@ -64,7 +64,7 @@ impl Output {
 /// that is not zero must be one of the values.
 fn observed_map(on: &mut dyn Backend, map: Map, only_values: bool, who: &str) -> Vec<f32> {
     let values = on.read_map(map).unwrap();
-    let raw = on.read(Span { at: map.at, len: on.map_len(map.shape, map.halo) }).unwrap();
+    let raw = on.read(Span { at: map.at, len: on.map_len(map.shape, map.halo, map.precision) }).unwrap();
     assert!(raw.iter().all(|x| !x.is_nan()), "{who}: {map:?} has NaN in it, maybe in its halo");
     if only_values {
         let nonzero = |all: &[f32]| all.iter().filter(|x| **x != 0.0).count();
@@ -108,8 +108,9 @@ impl<'a> Arena<'a> {
     }
 
     fn map(&mut self, shape: Shape, halo: usize) -> Map {
-        let at = self.poisoned(self.on.map_len(shape, halo)).at;
-        Map { at, shape, halo }
+        let precision = self.on.precision();
+        let at = self.poisoned(self.on.map_len(shape, halo, precision)).at;
+        Map { at, shape, halo, precision }
     }
 
     /// An activation whose padding images hold something: nobody may look at them.

@@ -1,7 +1,7 @@
 //! The derivatives of the reference against central differences of its forward passes, in f64.
 
 use super::{Reference, values};
-use crate::backend::{Backend, BatchNorm, Conv, Effective, Map, Sink, Span, Weight};
+use crate::backend::{Backend, BatchNorm, Conv, Effective, Map, Precision, Sink, Span, Weight};
 use crate::shape::Shape;
 
 /// Half the distance of a central difference: its square, and 1e-16 over it, stay below the tolerance.
@@ -29,7 +29,7 @@ impl Bench {
 
     fn map(&mut self, shape: Shape) -> Map {
         let seed = self.end as u64;
-        Map { at: self.span(&values(shape.len(), seed)).at, shape, halo: 0 }
+        Map { at: self.span(&values(shape.len(), seed)).at, shape, halo: 0, precision: Precision::F32 }
     }
 
     fn weight(&mut self, dims: [usize; 4]) -> Weight {

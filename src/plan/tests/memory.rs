@@ -6,6 +6,8 @@ use super::recorder::Recorder;
 use super::*;
 use crate::nn::{Conv2d, NETWORKS, NetworkOptions, network};
 
+const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
+
 /// No two places that are alive at one step overlap.
 fn assert_apart(plan: &Plan, what: &str) {
     for (i, a) in plan.table().iter().enumerate() {
@@ -33,14 +35,14 @@ fn assert_set_then_added(plan: &Plan, what: &str) {
 }
 
 /// Plans and replays a recording twice on the recorder, which checks every read.
-fn check(what: &str, recorded: Recorded) -> Plan {
+fn check(what: &str, recorded: Recorded, precision: Precision) -> Plan {
     let Recorded { graph, images, targets, logits, loss } = recorded;
     let train = graph.mode() == Mode::Train;
     let layout = Layout::new(graph.parameters());
-    let recorder = Recorder::new(layout.gradients_at, layout.base);
+    let recorder = Recorder::new(layout.gradients_at, layout.base, precision);
     let plan = Plan::new(graph, &layout.slots, train.then_some(loss), &[logits, loss], &recorder, layout.base);
     for _ in 0..2 {
-        let mut on = Recorder::new(layout.gradients_at, layout.base);
+        let mut on = Recorder::new(layout.gradients_at, layout.base, precision);
         [images, targets].into_iter().for_each(|input| on.host_writes(plan.map(input)));
         plan.forward(&mut on).unwrap();
         plan.backward(&mut on).unwrap();
@@ -65,11 +67,11 @@ fn plans_of_all_networks_read_what_was_written_and_waste_little_memory() {
         for (&dropout, mode) in
             dropouts.iter().flat_map(|d| [Mode::Train, Mode::Evaluate, Mode::Reestimate].map(|m| (d, m)))
         {
-            for batch in [2, 15, 16, 128] {
-                let what = format!("{name}, {mode:?}, batch {batch}, dropout {dropout}");
+            for (batch, precision) in [2, 15, 16, 128].into_iter().flat_map(|b| PRECISIONS.map(|p| (b, p))) {
+                let what = format!("{name}, {mode:?}, batch {batch}, dropout {dropout}, {precision}");
                 let body = network(name, NetworkOptions { dropout, ..NetworkOptions::default() }).unwrap();
                 let images = Shape::images(batch, 3, size, size);
-                let plan = check(&what, recorded(images, classes, mode, &|g, x| body.record(g, x, classes)));
+                let plan = check(&what, recorded(images, classes, mode, &|g, x| body.record(g, x, classes)), precision);
                 let used = plan.end() - plan.table().iter().map(|p| p.at).min().unwrap();
                 let ratio = used as f64 / plan.live_maximum() as f64;
                 assert!((1.0..=1.3).contains(&ratio), "{what}: the arena is {ratio:.2} times what is alive at once");
@@ -94,6 +96,7 @@ fn a_value_used_three_times_gets_the_sum_of_three_gradients() {
             let pooled = g.global_average_pool("pool", all)?;
             g.linear("fc", pooled, 4)
         }),
+        Precision::F32,
     );
     let to_stem: Vec<bool> = plan
         .gradients_written()
@@ -115,6 +118,7 @@ fn a_value_added_to_itself_gets_its_gradient_twice() {
             let pooled = g.global_average_pool("pool", twice)?;
             g.linear("fc", pooled, 4)
         }),
+        Precision::F32,
     );
     let to_stem: Vec<bool> = plan
         .gradients_written()
@@ -138,6 +142,7 @@ fn a_parameter_used_twice_is_one_parameter_whose_gradients_add_up() {
             let pooled = g.global_average_pool("pool", y)?;
             g.linear("fc", pooled, 4)
         }),
+        Precision::F32,
     );
     assert_eq!(plan.graph.parameters.weights().count(), 2);
     let id = plan.graph.parameters.find("shared.weight").map(|ParameterId(i)| Written::Parameter(i)).unwrap();
@@ -156,7 +161,7 @@ fn what_the_loss_does_not_see_gets_no_gradient_and_images_never_do() {
     let Recorded { mut graph, images, targets, loss, .. } = recording;
     unseen.replace(graph.relu("unseen", images).unwrap());
     let layout = Layout::new(graph.parameters());
-    let recorder = Recorder::new(layout.gradients_at, layout.base);
+    let recorder = Recorder::new(layout.gradients_at, layout.base, Precision::F32);
     let plan = Plan::new(graph, &layout.slots, Some(loss), &[], &recorder, layout.base);
     let nodes: Vec<Written> = plan.gradients_written().into_iter().flatten().map(|(to, _)| to).collect();
     let forbidden = [images.0, targets.0, unseen.unwrap().0];

@@ -1,7 +1,8 @@
-//! Plans, checked by watching what they do: [`memory`] on a backend that computes nothing, [`gradients`] in numbers.
+//! Plans, checked by watching what they do: [`memory`] and [`precision`] on a backend that computes nothing, [`gradients`] in numbers.
 
 mod gradients;
 mod memory;
+mod precision;
 mod recorder;
 
 use super::*;

@@ -21,19 +21,21 @@ pub(super) struct Recorder {
     pub(super) values_end: usize,
     /// Parameter gradients lie before this: set once a replay.
     pub(super) gradients_end: usize,
+    /// Of maps that no plan asks otherwise of.
+    precision: Precision,
     held: Vec<(Range<usize>, Held)>,
     /// Reads and writes in all.
     pub(super) calls: usize,
 }
 
 impl Recorder {
-    pub(super) fn new(values_end: usize, gradients_end: usize) -> Self {
-        Recorder { values_end, gradients_end, ..Recorder::default() }
+    pub(super) fn new(values_end: usize, gradients_end: usize, precision: Precision) -> Self {
+        Recorder { values_end, gradients_end, precision, ..Recorder::default() }
     }
 
     fn range(&self, held: Held) -> Range<usize> {
         match held {
-            Held::Map(map) => map.at..map.at + self.map_len(map.shape, map.halo),
+            Held::Map(map) => map.at..map.at + self.map_len(map.shape, map.halo, map.precision),
             Held::Span(span) => span.at..span.at + span.len,
         }
     }
@@ -97,8 +99,12 @@ impl Backend for Recorder {
     fn device(&self) -> String {
         "recorder".into()
     }
-    fn map_len(&self, s: Shape, halo: usize) -> usize {
-        s.n.next_multiple_of(16) * s.c * (s.h + 2 * halo) * (s.w + 2 * halo)
+    fn precision(&self) -> Precision {
+        self.precision
+    }
+    fn map_len(&self, s: Shape, halo: usize, precision: Precision) -> usize {
+        let elements = s.n.next_multiple_of(16) * s.c * (s.h + 2 * halo) * (s.w + 2 * halo);
+        if precision == Precision::F32 { elements } else { elements / 2 }
     }
     fn reserve(&mut self, _: usize) -> Result<()> {
         Ok(())
@@ -140,6 +146,7 @@ impl Backend for Recorder {
     }
     fn conv2d(&mut self, x: Map, _: Weight, conv: Conv, y: Map) -> Result<()> {
         assert!(x.halo >= conv.padding, "{x:?} lacks zeros for {conv:?}");
+        assert_eq!(x.precision, self.precision, "a convolution reads {x:?}");
         self.reads([x]);
         self.writes(Sink { to: y, add: false })
     }
@@ -222,6 +229,11 @@ impl Backend for Recorder {
         self.copy(dy, dx)
     }
     fn softmax_cross_entropy(&mut self, logits: Map, targets: Map, loss: Span) -> Result<()> {
+        assert_eq!(
+            [logits, targets].map(|x| x.precision),
+            [Precision::F32; 2],
+            "the loss reads {logits:?}, {targets:?}"
+        );
         self.reads([logits, targets]);
         self.writes_span(Sink { to: loss, add: false });
         Ok(())

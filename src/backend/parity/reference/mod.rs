@@ -86,7 +86,11 @@ impl Backend for Reference {
         "f64 reference".into()
     }
 
-    fn map_len(&self, shape: Shape, _halo: usize) -> usize {
+    fn precision(&self) -> Precision {
+        Precision::F32
+    }
+
+    fn map_len(&self, shape: Shape, _halo: usize, _: Precision) -> usize {
         shape.len()
     }
 
