@@ -4,6 +4,8 @@
 //! repository's own checkout it may be fetched once (`build/fetch.rs`). Without one the build goes on with a warning: the
 //! CPU works, and a machine with a GPU compiles the embedded sources when it starts.
 //!
+//! With the feature `simt` the kernels are compiled for the CPU too (`build/simt.rs`), for tests.
+//!
 //! `REQUIRE_NVRTC=1` makes an absent compiler an error.
 
 #[path = "build/compile.rs"]
@@ -15,6 +17,8 @@ mod kernels;
 #[allow(dead_code)] // the crate uses what is not used here
 #[path = "src/backend/cuda/driver/nvrtc/mod.rs"]
 mod nvrtc;
+#[path = "build/simt.rs"]
+mod simt;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -45,6 +49,10 @@ fn main() {
 }
 
 fn build() -> Result<()> {
+    println!("cargo::rustc-check-cfg=cfg(simt)");
+    if env::var_os("CARGO_FEATURE_SIMT").is_some() {
+        simt::simt();
+    }
     println!("cargo::rerun-if-changed=kernels");
     let variables = ["REQUIRE_NVRTC", find::DOWNLOAD, "DOCS_RS", "CARGO_NET_OFFLINE"];
     variables.iter().chain(&find::VARIABLES).for_each(|name| println!("cargo::rerun-if-env-changed={name}"));

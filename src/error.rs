@@ -46,7 +46,7 @@ pub enum Error {
         /// The signal's number: 2 is Ctrl-C, 15 SIGTERM.
         signal: i32,
     },
-    /// A GPU cannot be used, or failed: mind its driver, or take another device.
+    /// A GPU, its driver or a kernel failed.
     #[error("{0}")]
     Device(String),
     /// The machine has too little of something.

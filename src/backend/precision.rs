@@ -16,6 +16,18 @@ pub enum Precision {
     Bf16,
 }
 
+impl Precision {
+    /// What is read back after `x` was stored: the nearest number of this precision, the even one of two; NaN stays NaN, and what
+    /// is too large becomes infinite.
+    #[inline]
+    pub fn round(self, x: f32) -> f32 {
+        match self {
+            Precision::F32 => x,
+            Precision::Bf16 => half::bf16::from_f32(x).to_f32(),
+        }
+    }
+}
+
 impl fmt::Display for Precision {
     /// `f32` or `bf16`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -23,5 +35,40 @@ impl fmt::Display for Precision {
             Precision::F32 => "f32",
             Precision::Bf16 => "bf16",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Precision::{Bf16, F32};
+
+    // 1 + 2^-7 follows 1; halves of that step go to the even neighbour.
+    #[test]
+    fn bf16_rounds_to_nearest_and_ties_to_even() {
+        let step = 1.0 / 128.0;
+        for (x, stored) in [
+            (1.0 + 0.49 * step, 1.0),
+            (1.0 + 0.5 * step, 1.0),
+            (1.0 + 0.51 * step, 1.0 + step),
+            (1.0 + 1.5 * step, 1.0 + 2.0 * step),
+            (-1.0 - 1.5 * step, -1.0 - 2.0 * step),
+            (2.0 - 0.25 * step, 2.0),
+            // The smallest f32 normal number over 2^7 is the smallest bf16 at all; half of it is a tie with the even 0.
+            (f32::MIN_POSITIVE / 128.0, f32::MIN_POSITIVE / 128.0),
+            (f32::MIN_POSITIVE / 256.0, 0.0),
+            (f32::MIN_POSITIVE / 255.0, f32::MIN_POSITIVE / 128.0),
+        ] {
+            assert_eq!(Bf16.round(x), stored, "{x:e}");
+            assert_eq!(F32.round(x), x);
+        }
+    }
+
+    #[test]
+    fn bf16_keeps_signs_infinities_and_nan_and_overflows_to_infinity() {
+        assert!(Bf16.round(-0.0).is_sign_negative());
+        assert_eq!(Bf16.round(f32::INFINITY), f32::INFINITY);
+        assert_eq!(Bf16.round(f32::MIN), f32::NEG_INFINITY);
+        // A NaN whose only set bits lie in the half that goes away.
+        assert!(Bf16.round(f32::from_bits(0x7F80_0001)).is_nan());
     }
 }

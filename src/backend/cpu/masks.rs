@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::Cpu;
 use super::conv::SparseIndex;
-use crate::backend::{Draw, Effective, Span, Weight};
+use crate::backend::{Draw, Effective, Precision, Span, Weight};
 use crate::bitmask::BitMask;
 use crate::rng;
 
@@ -57,19 +57,27 @@ impl Layer {
         self.random = BitMask::from_words(words.map(word).collect(), self.weight.len());
     }
 
-    /// The effective weight of every element from its master value.
-    pub(super) fn apply(&mut self, which: Effective, value: &[f32], leak: Option<&[f32]>) {
-        let (mask, random, scale) = (&self.mask, &self.random, self.scale);
-        self.effective.par_iter_mut().with_min_len(16 * 1024).enumerate().for_each(|(i, to)| {
-            *to = match which {
-                _ if !mask.get(i) => 0.0,
-                Effective::Deterministic => value[i],
-                Effective::Random if random.get(i) => value[i] * scale,
-                Effective::Random => 0.0,
-                Effective::Leaky if random.get(i) => value[i] * scale,
-                Effective::Leaky => leak.map_or(0.0, |leak| leak[i]),
-            }
-        });
+    /// What the masks make of the master value of element `i`.
+    pub(super) fn sample(&self, which: Effective, value: &[f32], leak: Option<&[f32]>, i: usize) -> f32 {
+        match which {
+            _ if !self.mask.get(i) => 0.0,
+            Effective::Deterministic => value[i],
+            Effective::Random if self.random.get(i) => value[i] * self.scale,
+            Effective::Random => 0.0,
+            Effective::Leaky if self.random.get(i) => value[i] * self.scale,
+            Effective::Leaky => leak.map_or(0.0, |leak| leak[i]),
+        }
+    }
+
+    /// Forms the effective weights as `precision` stores them.
+    fn apply(&mut self, which: Effective, value: &[f32], leak: Option<&[f32]>, precision: Precision) {
+        let mut effective = std::mem::take(&mut self.effective);
+        effective
+            .par_iter_mut()
+            .with_min_len(16 * 1024)
+            .enumerate()
+            .for_each(|(i, to)| *to = precision.round(self.sample(which, value, leak, i)));
+        self.effective = effective;
     }
 }
 
@@ -81,7 +89,7 @@ impl Cpu {
     pub(super) fn apply_masks(&mut self, which: Effective, leaks: &[Span]) {
         for layer in &mut self.layers {
             let leak = leaks.get(layer.weight.layer).map(|&span| self.memory.get(span));
-            layer.apply(which, self.memory.get(layer.weight.value), leak);
+            layer.apply(which, self.memory.get(layer.weight.value), leak, self.precision);
         }
     }
 }

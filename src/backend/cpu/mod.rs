@@ -36,10 +36,11 @@ pub struct Cpu {
     layers: Vec<Layer>,
     step: StepState,
     level: Level,
+    precision: Precision,
 }
 
 impl Cpu {
-    /// A CPU backend without memory yet, on rayon's current thread pool.
+    /// A CPU backend in f32 without memory yet, on rayon's current thread pool.
     pub fn new() -> Self {
         Self::with_level(Level::detect())
     }
@@ -47,7 +48,22 @@ impl Cpu {
     /// As [`Cpu::new`], with the kernels of one instruction set, which the machine must have.
     pub(crate) fn with_level(level: Level) -> Self {
         let step = StepState { seed: 0, step: 0, statistics_momentum: 0.1, extent: Extent::Dense };
-        Cpu { memory: Memory::default(), layers: vec![], step, level }
+        Cpu { memory: Memory::default(), layers: vec![], step, level, precision: Precision::F32 }
+    }
+
+    /// The same in another precision. Memory stays f32: bf16 is for comparing with a device that has it, so results are computed as ever
+    /// and rounded where that device stores them in bf16.
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Cpu { precision, ..self }
+    }
+
+    /// Ends every method that writes a map: rounds what lies there to what the map's precision can hold.
+    fn store(&mut self, map: Map) -> Result<()> {
+        if map.precision != Precision::F32 {
+            let values = self.memory.get_mut(map).par_iter_mut().with_min_len(16 * 1024);
+            values.for_each(|x| *x = map.precision.round(*x));
+        }
+        Ok(())
     }
 }
 
@@ -69,7 +85,7 @@ impl Backend for Cpu {
     }
 
     fn precision(&self) -> Precision {
-        Precision::F32
+        self.precision
     }
 
     // Floats, whatever the precision.
@@ -93,7 +109,7 @@ impl Backend for Cpu {
 
     fn write_map(&mut self, to: Map, values: &[f32]) -> Result<()> {
         self.scatter_images(to, values);
-        Ok(())
+        self.store(to)
     }
 
     fn read_map(&mut self, from: Map) -> Result<Vec<f32>> {
@@ -135,12 +151,12 @@ impl Backend for Cpu {
 
     fn conv2d(&mut self, x: Map, w: Weight, conv: Conv, y: Map) -> Result<()> {
         self.convolve(x, w, conv, y);
-        Ok(())
+        self.store(y)
     }
 
     fn conv2d_grad_input(&mut self, dy: Map, w: Weight, conv: Conv, dx: Sink<Map>) -> Result<()> {
         self.convolve_grad_input(dy, w, conv, dx);
-        Ok(())
+        self.store(dx.to)
     }
 
     fn conv2d_grad_weight(&mut self, x: Map, dy: Map, w: Weight, conv: Conv, add: bool) -> Result<()> {
@@ -151,7 +167,7 @@ impl Backend for Cpu {
     fn add_bias(&mut self, x: Map, bias: Span, y: Map) -> Result<()> {
         let bias = self.memory.get(bias).to_vec();
         self.pointwise([x], Sink { to: y, add: false }, |c| Offset(bias[c]));
-        Ok(())
+        self.store(y)
     }
 
     fn bias_grad(&mut self, dy: Map, db: Sink<Span>) -> Result<()> {
@@ -170,12 +186,12 @@ impl Backend for Cpu {
 
     fn batch_norm(&mut self, bn: &BatchNorm, y: Map) -> Result<()> {
         self.normalise(bn, y);
-        Ok(())
+        self.store(y)
     }
 
     fn batch_norm_inference(&mut self, bn: &BatchNorm, y: Map) -> Result<()> {
         self.normalise_by_running(bn, y);
-        Ok(())
+        self.store(y)
     }
 
     fn batch_norm_grad(
@@ -187,17 +203,17 @@ impl Backend for Cpu {
         dshift: Sink<Span>,
     ) -> Result<()> {
         self.normalise_grad(bn, dy, dx, dscale, dshift);
-        Ok(())
+        dx.map_or(Ok(()), |dx| self.store(dx.to))
     }
 
     fn relu(&mut self, x: Map, y: Map) -> Result<()> {
         self.pointwise([x], Sink { to: y, add: false }, |_| Rectify);
-        Ok(())
+        self.store(y)
     }
 
     fn relu_grad(&mut self, y: Map, dy: Map, dx: Sink<Map>) -> Result<()> {
         self.pointwise([y, dy], dx, |_| RectifyGrad);
-        Ok(())
+        self.store(dx.to)
     }
 
     fn add(&mut self, a: Map, b: Map, y: Map) -> Result<()> {
@@ -208,47 +224,47 @@ impl Backend for Cpu {
         } else {
             self.pointwise([a, b], y, |_| Sum);
         }
-        Ok(())
+        self.store(y.to)
     }
 
     fn copy(&mut self, x: Map, y: Sink<Map>) -> Result<()> {
         self.pointwise([x], y, |_| Identity);
-        Ok(())
+        self.store(y.to)
     }
 
     fn max_pool(&mut self, x: Map, window: usize, conv: Conv, y: Map) -> Result<()> {
         self.pool_max(x, window, conv, y);
-        Ok(())
+        self.store(y)
     }
 
     fn max_pool_grad(&mut self, x: Map, dy: Map, window: usize, conv: Conv, dx: Sink<Map>) -> Result<()> {
         self.pool_max_grad(x, dy, window, conv, dx);
-        Ok(())
+        self.store(dx.to)
     }
 
     fn average_pool(&mut self, x: Map, y: Map) -> Result<()> {
         self.pool_average(x, y);
-        Ok(())
+        self.store(y)
     }
 
     fn average_pool_grad(&mut self, dy: Map, dx: Sink<Map>) -> Result<()> {
         self.pool_average_grad(dy, dx);
-        Ok(())
+        self.store(dx.to)
     }
 
     fn dropout(&mut self, x: Map, p: f32, site: u32, y: Sink<Map>) -> Result<()> {
         self.drop_values(x, p, site, y);
-        Ok(())
+        self.store(y.to)
     }
 
     fn flatten(&mut self, x: Map, y: Map) -> Result<()> {
         self.copy_planes_flat(x, Sink { to: y, add: false });
-        Ok(())
+        self.store(y)
     }
 
     fn flatten_grad(&mut self, dy: Map, dx: Sink<Map>) -> Result<()> {
         self.copy_planes_flat(dy, dx);
-        Ok(())
+        self.store(dx.to)
     }
 
     fn softmax_cross_entropy(&mut self, logits: Map, targets: Map, loss: Span) -> Result<()> {
@@ -258,7 +274,7 @@ impl Backend for Cpu {
 
     fn softmax_cross_entropy_grad(&mut self, logits: Map, targets: Map, dlogits: Sink<Map>) -> Result<()> {
         self.cross_entropy_grad(logits, targets, dlogits);
-        Ok(())
+        self.store(dlogits.to)
     }
 
     fn sgd(&mut self, rule: Sgd, updates: &[Update]) -> Result<()> {

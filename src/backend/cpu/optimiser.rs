@@ -134,15 +134,18 @@ impl Cpu {
         n: u32,
     ) {
         let share = 1.0 / (n as f32 + 1.0);
+        let leak = masked.and_then(|(_, _, leak)| leak);
+        let [value, average, leaks] =
+            self.memory.apart([value.range(), average.range(), leak.map_or(0..0, Place::range)]);
+        let (value, leaks) = (&*value, leak.is_some().then_some(&*leaks));
+        let sample = |i: usize| match masked {
+            Some((weight, which, _)) => self.layers[weight.layer].sample(which, value, leaks, i),
+            None => value[i],
+        };
         // The first sample replaces what is there: nothing of an older average is left by rounding.
-        let take = |(a, x): (&mut f32, &f32)| *a = if n == 0 { *x } else { *a + (x - *a) * share };
-        if let Some((weight, which, leak)) = masked {
-            let layer = &mut self.layers[weight.layer];
-            layer.apply(which, self.memory.get(value), leak.map(|span| self.memory.get(span)));
-            self.memory.get_mut(average).iter_mut().zip(&layer.effective).for_each(take);
-        } else {
-            let [value, average] = self.memory.apart([value.range(), average.range()]);
-            average.iter_mut().zip(&*value).for_each(take);
-        }
+        average.par_iter_mut().with_min_len(CHUNK).enumerate().for_each(|(i, a)| {
+            let x = sample(i);
+            *a = if n == 0 { x } else { *a + (x - *a) * share };
+        });
     }
 }

@@ -3,12 +3,16 @@
 use super::bounded::Bounded;
 use super::{Reference, values};
 use crate::Result;
-use crate::backend::{Backend, Map, Sink, Span, Weight};
+use crate::backend::{Backend, Map, Precision, Sink, Span, Weight};
 use crate::bitmask::BitMask;
+use crate::rng::{Domain, Stream};
 use crate::shape::Shape;
 
-/// Floats between any two places.
+/// Words between any two places.
 const GUARD: usize = 48;
+
+/// What lies where nobody has written: NaN, and as two bf16 numbers too.
+const POISON: f32 = f32::from_bits(u32::MAX);
 
 /// Something that a case wrote.
 #[derive(Clone, Debug)]
@@ -64,7 +68,9 @@ impl Output {
 /// that is not zero must be one of the values.
 fn observed_map(on: &mut dyn Backend, map: Map, only_values: bool, who: &str) -> Vec<f32> {
     let values = on.read_map(map).unwrap();
-    let raw = on.read(Span { at: map.at, len: on.map_len(map.shape, map.halo, map.precision) }).unwrap();
+    let words = |precision| on.map_len(map.shape, map.halo, precision);
+    let (len, packed) = (words(map.precision), words(map.precision) < words(Precision::F32));
+    let raw = numbers(on.read(Span { at: map.at, len }).unwrap(), packed);
     assert!(raw.iter().all(|x| !x.is_nan()), "{who}: {map:?} has NaN in it, maybe in its halo");
     if only_values {
         let nonzero = |all: &[f32]| all.iter().filter(|x| **x != 0.0).count();
@@ -73,18 +79,29 @@ fn observed_map(on: &mut dyn Backend, map: Map, only_values: bool, who: &str) ->
     values
 }
 
+/// The numbers in some words of memory: one in each, or two bf16 ones, the first in the low half.
+fn numbers(words: Vec<f32>, packed: bool) -> Vec<f32> {
+    if !packed {
+        return words;
+    }
+    words.into_iter().map(f32::to_bits).flat_map(|w| [w << 16, w & 0xFFFF_0000]).map(f32::from_bits).collect()
+}
+
 /// One backend's memory, from the start to `end`.
 pub(super) struct Arena<'a> {
     on: &'a mut dyn Backend,
     end: usize,
+    /// Draws which values are in f32 whatever the backend's precision, as plans may have it.
+    exact: Stream,
     weights: Vec<Weight>,
     outputs: Vec<Output>,
 }
 
 impl<'a> Arena<'a> {
-    /// Plays a case and returns what it wrote.
-    pub(super) fn play(on: &'a mut dyn Backend, case: &dyn Fn(&mut Arena)) -> Vec<Output> {
-        let mut arena = Arena { on, end: 0, weights: vec![], outputs: vec![] };
+    /// Plays a case and returns what it wrote. `seed` keys which values are in f32.
+    pub(super) fn play(on: &'a mut dyn Backend, seed: u64, case: &dyn Fn(&mut Arena)) -> Vec<Output> {
+        let exact = Stream::new(seed, Domain::Bootstrap, 0, 0);
+        let mut arena = Arena { on, end: 0, exact, weights: vec![], outputs: vec![] };
         arena.poisoned(GUARD);
         case(&mut arena);
         assert!(!arena.outputs.is_empty(), "the case checks nothing");
@@ -96,7 +113,7 @@ impl<'a> Arena<'a> {
         let span = Span { at: self.end, len };
         let end = (self.end + len).next_multiple_of(16) + GUARD;
         self.on.reserve(end).unwrap();
-        self.on.write(Span { at: self.end, len: end - self.end }, &vec![f32::NAN; end - self.end]).unwrap();
+        self.on.write(Span { at: self.end, len: end - self.end }, &vec![POISON; end - self.end]).unwrap();
         self.end = end;
         span
     }
@@ -107,16 +124,35 @@ impl<'a> Arena<'a> {
         span
     }
 
-    fn map(&mut self, shape: Shape, halo: usize) -> Map {
-        let precision = self.on.precision();
+    fn map(&mut self, shape: Shape, halo: usize, precision: Precision) -> Map {
         let at = self.poisoned(self.on.map_len(shape, halo, precision)).at;
         Map { at, shape, halo, precision }
     }
 
+    /// The precision of the next value.
+    fn drawn(&mut self) -> Precision {
+        if self.exact.uniform() < 0.5 { Precision::F32 } else { self.on.precision() }
+    }
+
     /// An activation whose padding images hold something: nobody may look at them.
     pub(super) fn value(&mut self, shape: Shape, halo: usize, values: &[f32]) -> Map {
+        let precision = self.drawn();
+        self.value_in(precision, shape, halo, values)
+    }
+
+    /// As [`Arena::value`], for convolutions, which read the backend's precision only.
+    pub(super) fn convolved(&mut self, shape: Shape, halo: usize, values: &[f32]) -> Map {
+        self.value_in(self.on.precision(), shape, halo, values)
+    }
+
+    /// As [`Arena::value`], for the loss, which reads f32 only.
+    pub(super) fn exact(&mut self, shape: Shape, halo: usize, values: &[f32]) -> Map {
+        self.value_in(Precision::F32, shape, halo, values)
+    }
+
+    fn value_in(&mut self, precision: Precision, shape: Shape, halo: usize, values: &[f32]) -> Map {
         let full = Shape { n: shape.n.next_multiple_of(16), ..shape };
-        let map = self.map(full, halo);
+        let map = self.map(full, halo, precision);
         let junk = std::iter::repeat_n(1e3, full.len() - shape.len());
         self.on.write_map(map, &values.iter().copied().chain(junk).collect::<Vec<_>>()).unwrap();
         Map { shape, ..map }
@@ -124,14 +160,24 @@ impl<'a> Arena<'a> {
 
     /// A gradient, whose padding images hold 0.
     pub(super) fn gradient(&mut self, shape: Shape, halo: usize, values: &[f32]) -> Map {
-        let map = self.map(shape, halo);
+        let map = self.map(shape, halo, self.on.precision());
         self.on.write_map(map, values).unwrap();
         map
     }
 
-    /// Where a result goes: poisoned memory to set, or some gradient to add to.
+    /// Poisoned memory for an op's value.
+    pub(super) fn result(&mut self, shape: Shape, halo: usize) -> Map {
+        let precision = self.drawn();
+        self.map(shape, halo, precision)
+    }
+
+    /// Where a gradient goes: poisoned memory to set, or some gradient to add to.
     pub(super) fn sink(&mut self, shape: Shape, halo: usize, add: bool) -> Sink<Map> {
-        let to = if add { self.gradient(shape, halo, &values(shape.len(), 77)) } else { self.map(shape, halo) };
+        let to = if add {
+            self.gradient(shape, halo, &values(shape.len(), 77))
+        } else {
+            self.map(shape, halo, self.on.precision())
+        };
         Sink { to, add }
     }
 
@@ -171,8 +217,21 @@ impl<'a> Arena<'a> {
         let after = self.on.read(whole).unwrap();
         let ranges: Vec<_> = outputs.iter().map(|output| output.range(self.on)).collect();
         for i in (0..self.end).filter(|i| !ranges.iter().any(|range| range.contains(i))) {
-            assert_eq!(before[i].to_bits(), after[i].to_bits(), "float {i} was changed; outputs lie at {ranges:?}");
+            assert_eq!(before[i].to_bits(), after[i].to_bits(), "word {i} was changed; outputs lie at {ranges:?}");
         }
         self.outputs.extend_from_slice(outputs);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packed_words_hold_two_numbers_of_which_a_nan_shows() {
+        let word = f32::from_bits(0x4000_3F80);
+        assert_eq!(numbers(vec![word], true), [1.0, 2.0]);
+        assert_eq!(numbers(vec![word], false), [word]);
+        assert!(numbers(vec![POISON], true).into_iter().all(f32::is_nan));
     }
 }

@@ -34,7 +34,7 @@ fn check(name: &str, spread: f32, mean: f32) {
             let x: Vec<f32> = values(s.len(), 1).iter().map(|x| x * spread + mean).collect();
             on_every_device(&format!("{name} of {s}, relu {relu}, add {add}"), |arena| {
                 let bn = describe(arena, s, &x, from, relu);
-                let y = arena.sink(s, to, false).to;
+                let y = arena.result(s, to);
                 let moved = [bn.running_mean, bn.running_variance, bn.batch].map(Output::Span);
                 // Padding images, which hold junk here, must leave as 0: what is never normalised could grow from layer to layer.
                 arena.run(&[&[Output::Gradient(y)], &moved[..]].concat(), |on| on.batch_norm(&bn, y));
@@ -45,7 +45,7 @@ fn check(name: &str, spread: f32, mean: f32) {
                 arena.run(&all, |on| on.batch_norm_grad(&bn, dy, Some(dx), ds, db));
                 let (ds, db) = (arena.span_sink(s.c, !add), arena.span_sink(s.c, add));
                 arena.run(&[ds.to, db.to].map(Output::Span), |on| on.batch_norm_grad(&bn, dy, None, ds, db));
-                let y = arena.sink(s, to, false).to;
+                let y = arena.result(s, to);
                 arena.run(&[Output::Value(y)], |on| on.batch_norm_inference(&bn, y));
             });
         }
@@ -68,7 +68,7 @@ fn a_constant_channel_is_normalised_to_its_shift() {
     let s = Shape::images(17, 2, 3, 3);
     on_every_device("batch_norm of a constant", |arena| {
         let bn = describe(arena, s, &vec![0.7; s.len()], 0, false);
-        let y = arena.sink(s, 1, false).to;
+        let y = arena.result(s, 1);
         let moved = [bn.running_mean, bn.running_variance, bn.batch].map(Output::Span);
         arena.run(&[&[Output::Value(y)], &moved[..]].concat(), |on| on.batch_norm(&bn, y));
     });

@@ -3,6 +3,8 @@
 use std::iter::Sum;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
+use crate::backend::Precision;
+
 /// The largest relative error of one f32 rounding.
 const UNIT: f64 = 1.0 / (1 << 24) as f64;
 
@@ -35,6 +37,19 @@ impl Bounded {
         (f64::from(x) - self.value).abs() <= self.error
     }
 
+    /// What a map of this precision holds of it. Rounding keeps the order of numbers, so it takes the ends of the interval where the
+    /// value lies to those of the new one; a value known exactly becomes another.
+    pub(crate) fn stored(self, precision: Precision) -> Self {
+        if precision == Precision::F32 {
+            return self;
+        }
+        if self.error == 0.0 {
+            return Self::exact(nearest_bf16(self.value));
+        }
+        let [low, high] = [self.value - self.error, self.value + self.error].map(nearest_bf16);
+        Bounded { value: (low + high) / 2.0, error: (high - low) / 2.0 }
+    }
+
     pub(crate) fn sqrt(self) -> Self {
         let root = self.value.sqrt();
         let error = if self.error == 0.0 { 0.0 } else { root - (self.value - self.error).max(0.0).sqrt() };
@@ -59,6 +74,13 @@ impl Bounded {
     pub(crate) fn rectified(self) -> Self {
         if self.value <= -self.error { Self::default() } else { Bounded { value: self.value.max(0.0), ..self } }
     }
+}
+
+/// The nearest number of 8 significant bits, or below 2^-126 the nearest multiple of 2^-133; the even one of two.
+fn nearest_bf16(x: f64) -> f64 {
+    let exponent = (x.abs().max(f64::from(f32::MIN_POSITIVE)).to_bits() >> 52) - 7;
+    let step = f64::from_bits(exponent << 52);
+    (x / step).round_ties_even() * step
 }
 
 impl From<f32> for Bounded {
@@ -165,6 +187,20 @@ mod tests {
             assert!(x.admits(y), "{i}: {y} is not {x:?}");
             assert!(x.error < 1e-4 * x.value, "{i}: {x:?}");
         }
+    }
+
+    // bf16 numbers next to 1: 1 - 2^-8, 1, 1 + 2^-7.
+    #[test]
+    fn what_bf16_holds_is_exact_unless_rounding_may_go_either_way() {
+        let stored = |value, error| Bounded { value, error }.stored(Precision::Bf16);
+        let (below, above) = (1.0 - 1.0 / 256.0, 1.0 + 1.0 / 128.0);
+        assert_eq!(stored(1.003, 1e-6), Bounded::exact(1.0));
+        assert_eq!(stored(-1.005, 1e-6), Bounded::exact(-above));
+        let either = stored(1.0 + 1.0 / 256.0, 1e-9);
+        assert!(either.admits(1.0) && either.admits(above as f32) && !either.admits(below as f32));
+        assert_eq!(stored(1.0 + 1.0 / 256.0, 0.0), Bounded::exact(1.0));
+        assert_eq!(stored(1e-42, 0.0), Bounded::exact(0.0));
+        assert_eq!(Bounded { value: 1.003, error: 1e-6 }.stored(Precision::F32), Bounded { value: 1.003, error: 1e-6 });
     }
 
     #[test]

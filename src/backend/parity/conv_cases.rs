@@ -69,9 +69,9 @@ impl Case {
             let step = StepState { seed: 0, step: 0, statistics_momentum: 0.1, extent: self.extent };
             arena.prepare(|on| on.begin_step(step));
             arena.prepare(|on| on.effective_weights(Effective::Deterministic, &[]));
-            let input = arena.value(self.x, self.conv.padding + self.spare, &x);
+            let input = arena.convolved(self.x, self.conv.padding + self.spare, &x);
             let dy = arena.gradient(self.y(), self.gradient_halo() + self.spare, &y);
-            let out = arena.sink(self.y(), 2 * self.spare, false).to;
+            let out = arena.result(self.y(), 2 * self.spare);
             arena.run(&[Output::Value(out)], |on| on.conv2d(input, weight, self.conv, out));
             let dx = arena.sink(self.x, self.spare, self.add);
             arena.run(&[Output::Gradient(dx.to)], |on| on.conv2d_grad_input(dy, weight, self.conv, dx));
@@ -196,9 +196,9 @@ fn a_new_mask_takes_effect_at_once() {
             let which = if round == 3 { Effective::Random } else { Effective::Deterministic };
             arena.prepare(|on| on.effective_weights(which, &[]));
             for (number, (xs, ys)) in shapes.into_iter().enumerate() {
-                let x = arena.value(xs, 1 + number, &values(xs.len(), 1));
+                let x = arena.convolved(xs, 1 + number, &values(xs.len(), 1));
                 let dy = arena.gradient(ys, 1 + number, &values(ys.len(), 2));
-                let (y, dx) = (arena.sink(ys, 0, false).to, arena.sink(xs, 0, false));
+                let (y, dx) = (arena.result(ys, 0), arena.sink(xs, 0, false));
                 arena.run(&[Output::Value(y)], |on| on.conv2d(x, weight, conv, y));
                 arena.run(&[Output::Gradient(dx.to)], |on| on.conv2d_grad_input(dy, weight, conv, dx));
                 let mut mask = BitMask::zeros(len);

@@ -57,8 +57,8 @@ fn effective_weights_follow_both_masks() {
                 arena.prepare(|on| on.effective_weights(which, &leaks));
                 let mut unit = vec![0.0; inputs * inputs];
                 (0..inputs).for_each(|i| unit[i * inputs + i] = 1.0);
-                let x = arena.value(Shape::features(inputs, inputs), 0, &unit);
-                let y = arena.sink(Shape::features(inputs, outputs), 0, false).to;
+                let x = arena.convolved(Shape::features(inputs, inputs), 0, &unit);
+                let y = arena.result(Shape::features(inputs, outputs), 0);
                 arena.run(&[Output::Value(y)], |on| on.conv2d(x, weight, Conv { stride: 1, padding: 0 }, y));
             });
         }

@@ -1,8 +1,8 @@
 //! Every device against the f64 [`Reference`], one table of cases for all.
 //!
-//! A case writes its inputs into an [`Arena`], calls one method and names what it wrote. It runs once on the reference, which
-//! leaves values with error bounds, and once on each device, whose results must lie within them. Devices of one class must
-//! agree bit for bit. Everything that a case did not write is NaN, so that reading it shows.
+//! A case writes its inputs into an [`Arena`], calls one method and names what it wrote. In each precision it runs once on the
+//! reference, which leaves values with error bounds, and once on each device, whose results must lie within them. Devices of one
+//! class must agree bit for bit. Everything that a case did not write is NaN, so that reading it shows.
 
 mod arena;
 mod batch_norm_cases;
@@ -20,47 +20,88 @@ pub(crate) use reference::Reference;
 use std::sync::LazyLock;
 
 use super::cpu::{Cpu, Level};
+#[cfg(simt)]
+use super::cuda::{Cuda, driver::simt};
+use super::{Backend, Precision};
 use crate::rng::{Domain, Stream};
 use arena::Arena;
 use bounded::Bounded;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-/// A device and the thread pool it runs in.
+/// A device under test.
 struct Device {
-    level: Level,
-    threads: usize,
-    /// Devices of one class give the same bits.
+    name: String,
+    /// Devices of one class and precision give the same bits.
     class: &'static str,
+    precision: Precision,
+    /// Threads of the pool that it is made and used in.
+    threads: usize,
+    make: Box<dyn Fn() -> Box<dyn Backend> + Sync>,
 }
 
 static POOLS: LazyLock<[ThreadPool; 2]> =
     LazyLock::new(|| [1, 2].map(|n| ThreadPoolBuilder::new().num_threads(n).build().expect("two threads can be had")));
 
-fn devices() -> Vec<Device> {
-    let class = |level| if level == Level::Portable { "cpu without fma" } else { "cpu with fma" };
-    let with = |threads| move |level| Device { level, threads, class: class(level) };
-    Level::available().into_iter().flat_map(|level| [1, 2].map(|threads| with(threads)(level))).collect()
+impl Device {
+    fn cpu(level: Level, threads: usize, precision: Precision) -> Device {
+        Device {
+            name: format!("{level:?} on {threads} threads in {precision}"),
+            class: if level == Level::Portable { "cpu without fma" } else { "cpu with fma" },
+            precision,
+            threads,
+            make: Box::new(move || Box::new(Cpu::with_level(level).with_precision(precision))),
+        }
+    }
+
+    /// The CUDA kernels on the CPU.
+    #[cfg(simt)]
+    fn simt(schedule: simt::Schedule, precision: Precision) -> Device {
+        let make = move || Cuda::new(Box::new(simt::Simt::new(schedule)), precision).expect("the engine has memory");
+        let name = format!("simt with {schedule:?} in {precision}");
+        Device { name, class: "simt", precision, threads: 1, make: Box::new(move || Box::new(make())) }
+    }
+
+    /// Runs `with` on a new backend.
+    fn run<T: Send>(&self, with: impl FnOnce(&mut dyn Backend) -> T + Send) -> T {
+        POOLS[self.threads - 1].install(|| with((self.make)().as_mut()))
+    }
 }
 
-/// Runs a case everywhere.
-fn on_every_device(name: &str, case: impl Fn(&mut Arena) + Sync) {
-    let mut reference = Reference::new();
-    let outputs = Arena::play(&mut reference, &case);
-    let expected: Vec<Vec<Bounded>> = outputs.iter().map(|output| output.expected(&mut reference)).collect();
-    let mut seen: Vec<(&str, Vec<Vec<f32>>)> = vec![];
-    for Device { level, threads, class } in devices() {
-        let who = format!("{name}, {level:?} on {threads} threads");
-        let got: Vec<Vec<f32>> = POOLS[threads - 1].install(|| {
-            let mut cpu = Cpu::with_level(level);
-            let outputs = Arena::play(&mut cpu, &case);
-            outputs.iter().map(|output| output.observed(&mut cpu, &who)).collect()
-        });
-        for (number, (got, expected)) in got.iter().zip(&expected).enumerate() {
-            assert_within(&format!("{who}, output {number}"), got, expected);
+fn devices() -> Vec<Device> {
+    let mut all = vec![];
+    for precision in [Precision::F32, Precision::Bf16] {
+        for level in Level::available() {
+            all.extend([1, 2].map(|threads| Device::cpu(level, threads, precision)));
         }
-        match seen.iter().find(|(c, _)| *c == class) {
-            Some((_, before)) => assert!(bits(before) == bits(&got), "{who}: bits differ within the class {class}"),
-            None => seen.push((class, got)),
+        #[cfg(simt)]
+        all.extend(simt::SCHEDULES.map(|schedule| Device::simt(schedule, precision)));
+    }
+    all
+}
+
+/// Runs a case everywhere, in both precisions.
+fn on_every_device(name: &str, case: impl Fn(&mut Arena) + Sync) {
+    let seed = name.bytes().map(u64::from).sum();
+    for precision in [Precision::F32, Precision::Bf16] {
+        let mut reference = Reference::new().with_precision(precision);
+        let outputs = Arena::play(&mut reference, seed, &case);
+        let expected: Vec<Vec<Bounded>> = outputs.iter().map(|output| output.expected(&mut reference)).collect();
+        let mut seen: Vec<(&str, Vec<Vec<f32>>)> = vec![];
+        for device in devices().into_iter().filter(|device| device.precision == precision) {
+            let who = format!("{name}, {}", device.name);
+            let got: Vec<Vec<f32>> = device.run(|on| {
+                let outputs = Arena::play(on, seed, &case);
+                outputs.iter().map(|output| output.observed(on, &who)).collect()
+            });
+            for (number, (got, expected)) in got.iter().zip(&expected).enumerate() {
+                assert_within(&format!("{who}, output {number}"), got, expected);
+            }
+            match seen.iter().find(|(class, _)| *class == device.class) {
+                Some((class, before)) => {
+                    assert!(bits(before) == bits(&got), "{who}: bits differ within the class {class}");
+                }
+                None => seen.push((device.class, got)),
+            }
         }
     }
 }

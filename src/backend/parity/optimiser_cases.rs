@@ -72,7 +72,7 @@ fn sgd_of_an_unmasked_parameter_is_pytorchs() {
 #[test]
 fn two_nesterov_steps_give_the_numbers_worked_out_by_hand() {
     let mut cpu = super::Cpu::new();
-    let outputs = Arena::play(&mut cpu, &|arena| {
+    let outputs = Arena::play(&mut cpu, 0, &|arena| {
         let (value, grad) = (arena.span(&[1.0, -2.0]), arena.span(&[0.5, 1.0]));
         let velocity = arena.span(&[0.0, 0.0]);
         let update = Update { value, grad, velocity, masked: None, weight_decay: 0.01 };

@@ -21,7 +21,7 @@ fn max_pooling_takes_the_first_maximum_of_each_window() {
             }
             on_every_device(&format!("max_pool {window} of {s}, {conv:?}, add {add}"), |arena| {
                 let x = arena.value(s, 1, &x);
-                let y = arena.sink(out, usize::from(add), false).to;
+                let y = arena.result(out, usize::from(add));
                 arena.run(&[Output::Value(y)], |on| on.max_pool(x, window, conv, y));
                 let dy = arena.gradient(out, 2, &values(out.len(), 2));
                 let dx = arena.sink(s, usize::from(ties), add);
@@ -38,7 +38,7 @@ fn average_pooling_is_the_mean_of_each_channel() {
         for (add, halo) in [(false, 0), (true, 0), (false, 2), (true, 1)] {
             on_every_device(&format!("average_pool of {s}, add {add}"), |arena| {
                 let x = arena.value(s, halo, &values(s.len(), 1));
-                let y = arena.sink(out, halo, false).to;
+                let y = arena.result(out, halo);
                 arena.run(&[Output::Value(y)], |on| on.average_pool(x, y));
                 let dy = arena.gradient(out, halo, &values(out.len(), 2));
                 let dx = arena.sink(s, halo, add);
@@ -62,7 +62,7 @@ fn cross_entropy_and_its_gradient_follow_the_definition() {
                 row.iter_mut().for_each(|t| *t /= sum);
             }
             on_every_device(&format!("cross-entropy of {s}, logits up to {scale}, add {add}"), |arena| {
-                let (x, t) = (arena.value(s, 1, &logits), arena.value(s, 0, &targets));
+                let (x, t) = (arena.exact(s, 1, &logits), arena.exact(s, 0, &targets));
                 let loss = arena.poisoned(2);
                 arena.run(&[Output::Span(loss)], |on| on.softmax_cross_entropy(x, t, loss));
                 let dx = arena.sink(s, 0, add);

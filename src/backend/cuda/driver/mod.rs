@@ -1,66 +1,69 @@
-//! What a CUDA device is to the backend: memory, launches in order, and recordings of launches.
+//! What the CUDA backend needs of a device: memory, ordered launches, captured graphs.
+//!
+//! One implementation drives a GPU; another runs the same kernels on the CPU, for tests.
 
 mod code;
 pub(crate) mod nvrtc;
 pub(crate) mod real;
+#[cfg(simt)]
+pub(crate) mod simt;
 mod staging;
 
 use crate::Result;
 
-/// A place in device memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// A place in device memory, in bytes.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 pub(crate) struct Address(pub(crate) u64);
 
-/// A recorded sequence of launches, by its ordinal on its driver.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Graph(pub(crate) usize);
+impl Address {
+    /// The place this many bytes further.
+    pub(crate) fn plus(self, bytes: usize) -> Self {
+        Address(self.0 + bytes as u64)
+    }
+}
 
-/// A kernel, by its name and its file's.
-#[derive(Debug, PartialEq, Eq)]
+/// A kernel as the launch table has it.
+#[derive(Debug)]
 pub(crate) struct Kernel {
     /// The entry point.
     pub(crate) name: &'static str,
-    /// The file in `kernels`, as "conv.cu".
+    /// Its file under kernels/.
     pub(crate) file: &'static str,
-    /// The names of its parameters, in order.
+    /// Threads of a block, as its launch bounds say.
+    pub(crate) threads: u32,
+    /// Type and name of each parameter.
     pub(crate) parameters: &'static [&'static str],
 }
 
+/// A captured sequence of launches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Graph(pub(crate) usize);
+
 /// A device. Everything happens in the order of the calls.
 pub(crate) trait Driver: Send {
-    /// Its name, architecture and driver, as "NVIDIA H100 80GB HBM3 (sm_90, driver 13.0)".
+    /// The device in a few words.
     fn device(&self) -> String;
-
-    /// How many blocks' worth of arithmetic it has: streaming multiprocessors.
+    /// Its multiprocessors: how many blocks it takes to fill it.
     fn multiprocessors(&self) -> u32;
-
-    /// Device memory, zeroed, aligned to 256 bytes.
+    /// Takes memory, zero at first.
     fn allocate(&mut self, bytes: usize) -> Result<Address>;
-
-    /// Gives back what [`Driver::allocate`] gave.
+    /// Gives memory back.
     fn free(&mut self, at: Address);
-
-    /// Copies to the device, after earlier launches. The bytes may be overwritten on return.
+    /// Copies bytes in; they may be reused on return.
     fn write(&mut self, to: Address, bytes: &[u8]) -> Result<()>;
-
-    /// Waits for everything before it, then copies from the device.
+    /// Waits for all that was asked for, and copies bytes out.
     fn read(&mut self, from: Address, bytes: &mut [u8]) -> Result<()>;
-
-    /// Copies within the device. The ranges do not overlap.
+    /// Copies within the device.
     fn copy(&mut self, from: Address, to: Address, bytes: usize) -> Result<()>;
-
-    /// Launches a kernel. Each of `arguments` holds the bytes of one parameter, passed by value.
-    fn launch(&mut self, kernel: &'static Kernel, grid: [u32; 3], threads: u32, arguments: &[&[u8]]) -> Result<()>;
-
-    /// From here on launches and copies within the device are recorded and not run.
+    /// Starts a kernel; each argument is the bytes of one parameter.
+    fn launch(&mut self, kernel: &'static Kernel, blocks: [u32; 3], arguments: &[&[u8]]) -> Result<()>;
+    /// From here on launches are recorded and not run.
     fn begin_capture(&mut self) -> Result<()>;
-
     /// Ends the recording.
     fn end_capture(&mut self) -> Result<Graph>;
-
-    /// Runs a recording, as one launch.
+    /// Runs what was recorded.
     fn replay(&mut self, graph: Graph) -> Result<()>;
-
-    /// Waits for everything before it.
-    fn synchronise(&mut self) -> Result<()>;
+    /// Forgets all recordings.
+    fn forget_graphs(&mut self);
 }

@@ -238,7 +238,8 @@ impl Driver for Real {
         // SAFETY: the range is allocated, and the destination stays borrowed until the stream is idle.
         let copied = unsafe { result::memcpy_dtoh_async(bytes, from.0, self.stream) };
         copied.map_err(|e| self.fault("a read", e))?;
-        self.synchronise()
+        // SAFETY: the stream is this context's.
+        unsafe { streams::synchronize(self.stream) }.map_err(|e| self.fault("a read", e))
     }
 
     fn copy(&mut self, from: Address, to: Address, bytes: usize) -> Result<()> {
@@ -252,7 +253,7 @@ impl Driver for Real {
         unsafe { result::memcpy_dtod_async(to.0, from.0, bytes, self.stream) }.map_err(|e| self.fault("a copy", e))
     }
 
-    fn launch(&mut self, kernel: &'static Kernel, grid: [u32; 3], threads: u32, arguments: &[&[u8]]) -> Result<()> {
+    fn launch(&mut self, kernel: &'static Kernel, blocks: [u32; 3], arguments: &[&[u8]]) -> Result<()> {
         self.enter()?;
         let refuse = |what: String| Error::Device(format!("{}: kernel {}: {what}", self.device(), kernel.name));
         let Some((function, entry)) = self.kernels.get(kernel.name) else {
@@ -262,22 +263,19 @@ impl Driver for Real {
         if sizes != entry.parameters {
             return Err(refuse(format!("its parameters have {:?} bytes, the arguments {sizes:?}", entry.parameters)));
         }
-        if threads > entry.max_threads {
-            return Err(refuse(format!("{threads} threads a block, at most {} are possible", entry.max_threads)));
-        }
-        // CUDA refuses an empty grid; here it is no work.
-        if grid.contains(&0) {
-            return Ok(());
+        if kernel.threads > entry.max_threads {
+            let (threads, most) = (kernel.threads, entry.max_threads);
+            return Err(refuse(format!("it is launched with {threads} threads a block, at most {most} are possible")));
         }
         let mut pointers: Vec<*mut c_void> = arguments.iter().map(|a| a.as_ptr().cast_mut().cast()).collect();
         // SAFETY: the function's module stays loaded, and there is one pointer a parameter, to as many bytes as it has, which
         // CUDA only reads, before the call returns. What the kernel does with addresses among them is the backend's matter.
         let launched = unsafe {
-            let [x, y, z] = grid;
-            result::launch_kernel(*function, (x, y, z), (threads, 1, 1), 0, self.stream, &mut pointers)
+            let [x, y, z] = blocks;
+            result::launch_kernel(*function, (x, y, z), (kernel.threads, 1, 1), 0, self.stream, &mut pointers)
         };
         self.latest = kernel.name;
-        launched.map_err(|e| self.fault(&format!("kernel {} with {grid:?} blocks of {threads}", kernel.name), e))
+        launched.map_err(|e| self.fault(&format!("kernel {} on {blocks:?} blocks", kernel.name), e))
     }
 
     fn begin_capture(&mut self) -> Result<()> {
@@ -319,10 +317,17 @@ impl Driver for Real {
         Ok(())
     }
 
-    fn synchronise(&mut self) -> Result<()> {
-        self.enter_now("a wait was asked for")?;
-        // SAFETY: the stream is this context's.
-        unsafe { streams::synchronize(self.stream) }.map_err(|e| self.fault("the device failed", e))
+    fn forget_graphs(&mut self) {
+        if self.enter().is_ok() {
+            // SAFETY: the graphs were instantiated in this context and are destroyed once, when none of them runs any more.
+            // An error is one of an earlier launch, and shows at the next call.
+            unsafe {
+                let _ = streams::synchronize(self.stream);
+                for graph in self.graphs.drain(..) {
+                    let _ = graphs::exec_destroy(graph);
+                }
+            }
+        }
     }
 }
 
@@ -331,6 +336,7 @@ impl Drop for Real {
         if self.enter().is_err() {
             return;
         }
+        self.forget_graphs();
         // SAFETY: everything here was made in this context, is destroyed once, and is not in use when the stream is idle.
         // Errors are those of earlier launches, and there is no one left to tell.
         unsafe {
@@ -340,9 +346,6 @@ impl Drop for Real {
                 let _ = graphs::destroy(graph);
             }
             let _ = streams::synchronize(self.stream);
-            for &graph in &self.graphs {
-                let _ = graphs::exec_destroy(graph);
-            }
             for &at in self.allocations.keys() {
                 let _ = result::free_sync(at);
             }
@@ -442,7 +445,7 @@ mod tests {
         gpu.begin_capture().unwrap();
         gpu.copy(a, b, 1024).unwrap();
         assert!(gpu.write(a, &[2; 1024]).is_err());
-        assert!(gpu.synchronise().is_err());
+        assert!(gpu.read(b, &mut [0]).is_err());
         let graph = gpu.end_capture().unwrap();
         assert_eq!(read(&mut gpu, b, 1024), [0; 1024]);
         for value in [1, 2] {
@@ -451,6 +454,8 @@ mod tests {
             assert_eq!(read(&mut gpu, b, 1024), [value; 1024]);
         }
         assert!(gpu.replay(Graph(1)).is_err());
+        gpu.forget_graphs();
+        assert!(gpu.replay(graph).is_err());
         assert!(gpu.end_capture().is_err());
     }
 
@@ -477,9 +482,9 @@ mod tests {
 
     #[test]
     fn a_launch_that_does_not_fit_the_kernel_is_refused() {
-        static NO_KERNEL: Kernel = Kernel { name: "no_kernel", file: "no.cu", parameters: &[] };
+        static NO_KERNEL: Kernel = Kernel { name: "no_kernel", file: "no.cu", threads: 32, parameters: &[] };
         let Some(mut gpu) = gpu() else { return };
-        let error = gpu.launch(&NO_KERNEL, [1, 1, 1], 32, &[]).unwrap_err().to_string();
+        let error = gpu.launch(&NO_KERNEL, [1, 1, 1], &[]).unwrap_err().to_string();
         assert!(error.contains("kernel no_kernel"), "{error}");
     }
 }

@@ -24,12 +24,18 @@ pub(crate) struct Reference {
     memory: Vec<Bounded>,
     layers: Vec<masks::Layer>,
     step: StepState,
+    precision: Precision,
 }
 
 impl Reference {
     pub(crate) fn new() -> Self {
         let step = StepState { seed: 0, step: 0, statistics_momentum: 0.1, extent: Extent::Dense };
-        Reference { memory: vec![], layers: vec![], step }
+        Reference { memory: vec![], layers: vec![], step, precision: Precision::F32 }
+    }
+
+    /// The same in another precision: f64 all the same, but rounded once where a device of that precision stores a map.
+    pub(crate) fn with_precision(self, precision: Precision) -> Self {
+        Reference { precision, ..self }
     }
 
     pub(crate) fn bounded(&self, span: Span) -> Vec<Bounded> {
@@ -53,7 +59,11 @@ impl Reference {
     }
 
     fn set_map(&mut self, sink: Sink<Map>, values: Vec<Bounded>) {
-        self.set(Sink { to: span(sink.to), add: sink.add }, values);
+        let place = span(sink.to);
+        self.set(Sink { to: place, add: sink.add }, values);
+        for x in &mut self.memory[place.at..][..place.len] {
+            *x = x.stored(sink.to.precision);
+        }
     }
 }
 
@@ -87,7 +97,7 @@ impl Backend for Reference {
     }
 
     fn precision(&self) -> Precision {
-        Precision::F32
+        self.precision
     }
 
     fn map_len(&self, shape: Shape, _halo: usize, _: Precision) -> usize {
@@ -109,7 +119,8 @@ impl Backend for Reference {
     }
 
     fn write_map(&mut self, to: Map, values: &[f32]) -> Result<()> {
-        self.write(span(to), values)
+        self.set_map(set(to), values.iter().map(|&x| x.into()).collect());
+        Ok(())
     }
 
     fn read_map(&mut self, from: Map) -> Result<Vec<f32>> {
@@ -144,7 +155,8 @@ impl Backend for Reference {
     fn effective_weights(&mut self, which: Effective, leaks: &[Span]) -> Result<()> {
         for layer in 0..self.layers.len() {
             let value = self.layers[layer].weight.value;
-            self.layers[layer].effective = self.sample(layer, value, which, leaks.get(layer).copied());
+            let exact = self.sample(layer, value, which, leaks.get(layer).copied());
+            self.layers[layer].effective = exact.into_iter().map(|w| w.stored(self.precision)).collect();
         }
         Ok(())
     }

@@ -1,0 +1,671 @@
+// The engine behind engine.h: fibers, their schedule, barriers, collectives, guarded memory.
+#include "engine.h"
+
+#include <cstdarg>
+#include <cstdio>
+#include <algorithm>
+#include <csetjmp>
+#include <csignal>
+#include <mutex>
+#include <string>
+#include <vector>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#define SIMT_ASAN 1
+#endif
+#if !defined(__x86_64__)
+#include <ucontext.h>
+#endif
+
+namespace simt {
+
+__thread Thread* current;
+__thread Grid grid;
+
+namespace {
+
+enum Order : unsigned { Forward, Reverse, Random };
+
+// As Schedule in simt.rs.
+struct Schedule {
+    unsigned order;
+    unsigned seed;
+    unsigned late_copies;
+};
+
+constexpr size_t PAGE = 4096;
+constexpr size_t SHARED_LIMIT = 48 << 10;
+constexpr unsigned THREADS = 1024;
+#if SIMT_ASAN
+constexpr size_t STACK = 256 << 10;
+#else
+constexpr size_t STACK = 64 << 10;
+#endif
+
+// One set of lanes that meet; two slots, so that a lane still reading one meeting is not overtaken by the next.
+struct Collective {
+    unsigned mask, arrived, generation;
+    const Site* site;
+    unsigned got[2];
+    unsigned char given[2][32][16];
+};
+constexpr unsigned COLLECTIVES = 8;
+
+struct Variable {
+    const void* owner;
+    unsigned char* at;
+};
+
+struct Engine {
+    std::vector<Thread> threads{THREADS};
+    std::vector<Collective> collectives{THREADS / 32 * COLLECTIVES};
+    unsigned collective_count[THREADS / 32];
+    char* stacks;
+    unsigned char* shared_begin;
+    unsigned char* shared_end;
+    std::vector<Variable> variables;
+    unsigned char* shared_at;
+
+    Schedule schedule{};
+    unsigned random = 1;
+    unsigned count = 0, alive = 0;
+    unsigned waiting = 0;
+    const Site* barrier_site = nullptr;
+    int sum = 0, all = 1, any = 0, result[3] = {};
+    bool aborted = false;
+    std::string error;
+    void (*run)(void* const*) = nullptr;
+    void* const* arguments = nullptr;
+    void* main_stack_pointer = nullptr;
+#if !defined(__x86_64__)
+    ucontext_t main_context;
+    std::vector<ucontext_t> contexts{THREADS};
+#endif
+    const void* main_stack = nullptr;
+    size_t main_stack_size = 0;
+    void* main_fake = nullptr;
+
+    // Tests: a place to leave out, and the places visited.
+    const char* skip_file = nullptr;
+    int skip_line = 0;
+    std::vector<bool> visited;
+
+    sigjmp_buf fault;
+    volatile sig_atomic_t launching = 0;
+    char fault_message[400];
+
+    Engine() {
+        stacks = map(THREADS * STACK);
+        mprotect(stacks, THREADS * STACK, PROT_READ | PROT_WRITE);
+        // Shared memory ends at a page that cannot be touched, and so does whatever lies before it.
+        unsigned char* region = reinterpret_cast<unsigned char*>(map(SHARED_LIMIT + 2 * PAGE));
+        shared_begin = region + PAGE;
+        shared_end = shared_begin + SHARED_LIMIT;
+        mprotect(shared_begin, SHARED_LIMIT, PROT_READ | PROT_WRITE);
+    }
+    ~Engine() {
+        munmap(stacks, THREADS * STACK);
+        munmap(shared_begin - PAGE, SHARED_LIMIT + 2 * PAGE);
+    }
+    static char* map(size_t bytes) {
+        void* at = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (at == MAP_FAILED) {
+            fprintf(stderr, "simt: no memory for %zu bytes of stacks\n", bytes);
+            abort();
+        }
+        return static_cast<char*>(at);
+    }
+    unsigned next_random() {
+        random ^= random << 13;
+        random ^= random >> 17;
+        random ^= random << 5;
+        return random;
+    }
+};
+
+thread_local Engine the_engine;
+__thread Engine* engine;
+
+Engine& here() {
+    if (!engine) engine = &the_engine;
+    return *engine;
+}
+
+// ---- Switching between fibers
+
+#if defined(__x86_64__)
+extern "C" void simt_switch(void** save, void* load);
+asm(R"(
+    .text
+    .globl simt_switch
+    .type simt_switch,@function
+    .align 16
+simt_switch:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp,(%rdi)
+    movq %rsi,%rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    popq %rcx
+    jmp *%rcx
+    .size simt_switch,.-simt_switch
+)");
+#endif
+
+void resume(Thread& t) {
+    Engine& e = *engine;
+    current = &t;
+#if SIMT_ASAN
+    __sanitizer_start_switch_fiber(&e.main_fake, t.stack, STACK);
+#endif
+#if defined(__x86_64__)
+    simt_switch(&e.main_stack_pointer, t.stack_pointer);
+#else
+    swapcontext(&e.main_context, &e.contexts[t.linear]);
+#endif
+#if SIMT_ASAN
+    __sanitizer_finish_switch_fiber(e.main_fake, nullptr, nullptr);
+#endif
+}
+
+void suspend(bool for_ever = false) {
+    Engine& e = *engine;
+    Thread& t = *current;
+    (void)for_ever;
+#if SIMT_ASAN
+    __sanitizer_start_switch_fiber(for_ever ? nullptr : &t.sanitizer, e.main_stack, e.main_stack_size);
+#endif
+#if defined(__x86_64__)
+    simt_switch(&t.stack_pointer, e.main_stack_pointer);
+#else
+    swapcontext(&e.contexts[t.linear], &e.main_context);
+#endif
+#if SIMT_ASAN
+    __sanitizer_finish_switch_fiber(t.sanitizer, &e.main_stack, &e.main_stack_size);
+#endif
+}
+
+void finish();
+
+void body() {
+    Engine& e = *engine;
+#if SIMT_ASAN
+    __sanitizer_finish_switch_fiber(nullptr, &e.main_stack, &e.main_stack_size);
+#endif
+    e.run(e.arguments);
+    finish();
+    suspend(true);
+}
+
+void prepare(Engine& e, unsigned linear) {
+    Thread& t = e.threads[linear];
+    t.index = {linear % grid.threads.x, linear / grid.threads.x % grid.threads.y, linear / (grid.threads.x * grid.threads.y)};
+    t.linear = linear;
+    t.lane = linear % 32;
+    t.warp = linear / 32;
+    t.state = State::Ready;
+    t.copies = t.groups = 0;
+    t.stack = e.stacks + linear * STACK;
+    t.sanitizer = nullptr;
+#if defined(__x86_64__)
+    // Staggered: equal addresses modulo the page size would fight for the same cache sets.
+    uintptr_t top = (uintptr_t(t.stack) + STACK - linear % 61 * 128) & ~uintptr_t(15);
+    void** at = reinterpret_cast<void**>(top);
+    *--at = nullptr;
+    *--at = reinterpret_cast<void*>(&body);
+    for (int i = 0; i < 6; i++) *--at = nullptr;
+    t.stack_pointer = at;
+#else
+    ucontext_t& context = e.contexts[linear];
+    getcontext(&context);
+    context.uc_stack.ss_sp = t.stack;
+    context.uc_stack.ss_size = STACK;
+    context.uc_link = nullptr;
+    makecontext(&context, body, 0);
+#endif
+}
+
+// ---- Waiting
+
+void release_barrier(Engine& e) {
+    e.result[0] = e.sum;
+    e.result[1] = e.all;
+    e.result[2] = e.any;
+    e.sum = e.any = 0;
+    e.all = 1;
+    e.waiting = 0;
+    for (unsigned i = 0; i < e.count; i++)
+        if (e.threads[i].state == State::AtBarrier) e.threads[i].state = State::Ready;
+}
+
+unsigned lanes_alive(const Engine& e, unsigned warp) {
+    unsigned lanes = 0;
+    for (unsigned lane = 0; lane < 32; lane++) {
+        unsigned i = warp * 32 + lane;
+        if (i < e.count && e.threads[i].state != State::Done) lanes |= 1u << lane;
+    }
+    return lanes;
+}
+
+bool complete_if_all_arrived(Engine& e, Collective& c, unsigned warp) {
+    unsigned needed = c.mask & lanes_alive(e, warp);
+    if (!c.arrived || (c.arrived & needed) != needed) return false;
+    c.got[c.generation & 1] = c.arrived;
+    c.arrived = 0;
+    c.generation++;
+    for (unsigned lane = 0; lane < 32; lane++) {
+        unsigned i = warp * 32 + lane;
+        if (i < e.count && e.threads[i].state == State::InCollective && e.threads[i].waits_on == &c)
+            e.threads[i].state = State::Ready;
+    }
+    return true;
+}
+
+void finish() {
+    Engine& e = *engine;
+    if (current->copies) fail("exits with %u cp.async copies that it did not wait for", current->copies);
+    current->state = State::Done;
+    e.alive--;
+    if (e.waiting && e.waiting == e.alive) release_barrier(e);
+    unsigned warp = current->warp;
+    for (unsigned i = 0; i < e.collective_count[warp]; i++)
+        complete_if_all_arrived(e, e.collectives[warp * COLLECTIVES + i], warp);
+}
+
+// ---- Running a block
+
+void shuffle_order(Engine& e, unsigned* order, unsigned n) {
+    for (unsigned i = n; i-- > 1;) std::swap(order[i], order[e.next_random() % (i + 1)]);
+}
+
+void describe_deadlock(Engine& e) {
+    e.error = "deadlock:";
+    unsigned shown = 0;
+    for (unsigned i = 0; i < e.count && shown < 4; i++) {
+        const Thread& t = e.threads[i];
+        if (t.state == State::Done) continue;
+        char line[200];
+        snprintf(line, sizeof line, " thread %u waits in %s at %s:%d;", i, t.waits_at->what, t.waits_at->file, t.waits_at->line);
+        e.error += line;
+        shown++;
+        i |= 31;
+    }
+}
+
+// One warp runs as far as it can (to a barrier or its end) before the next starts: the largest skew that the program
+// allows. Taking turns after each step would hide a missing barrier.
+bool run_block(Engine& e) {
+    e.count = e.alive = grid.threads.x * grid.threads.y * grid.threads.z;
+    e.waiting = 0;
+    e.sum = e.any = 0;
+    e.all = 1;
+    e.aborted = false;
+    e.variables.clear();
+    e.shared_at = e.shared_end;
+    unsigned warps = (e.count + 31) / 32;
+    std::fill_n(e.collective_count, warps, 0u);
+    for (unsigned i = 0; i < e.count; i++) prepare(e, i);
+    unsigned warp_order[THREADS / 32], lane_order[32];
+    bool reverse = e.schedule.order == Reverse;
+    for (unsigned i = 0; i < warps; i++) warp_order[i] = reverse ? warps - 1 - i : i;
+    for (unsigned i = 0; i < 32; i++) lane_order[i] = reverse ? 31 - i : i;
+    while (e.alive) {
+        bool progress = false;
+        if (e.schedule.order == Random) shuffle_order(e, warp_order, warps);
+        for (unsigned k = 0; k < warps; k++) {
+            unsigned base = warp_order[k] * 32, lanes = std::min(32u, e.count - base);
+            if (e.schedule.order == Random) shuffle_order(e, lane_order, 32);
+            for (bool again = true; again;) {
+                again = false;
+                for (unsigned l = 0; l < 32; l++) {
+                    if (lane_order[l] >= lanes) continue;
+                    Thread& t = e.threads[base + lane_order[l]];
+                    if (t.state != State::Ready) continue;
+                    again = progress = true;
+                    resume(t);
+                    if (e.aborted) return false;
+                }
+                // Sometimes a warp is left half way.
+                if (e.schedule.order == Random && e.next_random() % 8 == 0) break;
+            }
+        }
+        if (!progress) {
+            describe_deadlock(e);
+            return false;
+        }
+    }
+    return true;
+}
+
+bool run_grid(Engine& e) {
+    unsigned blocks = grid.blocks.x * grid.blocks.y * grid.blocks.z;
+    std::vector<unsigned> order(blocks);
+    for (unsigned i = 0; i < blocks; i++) order[i] = e.schedule.order == Reverse ? blocks - 1 - i : i;
+    if (e.schedule.order == Random) shuffle_order(e, order.data(), blocks);
+    for (unsigned b : order) {
+        grid.block = {b % grid.blocks.x, b / grid.blocks.x % grid.blocks.y, b / (grid.blocks.x * grid.blocks.y)};
+        if (!run_block(e)) return false;
+    }
+    return true;
+}
+
+// ---- Device memory and faults
+
+struct Region {
+    char* map;
+    size_t map_bytes;
+    char* user;
+    size_t bytes;
+};
+std::mutex regions_lock;
+std::vector<Region> regions;
+struct sigaction previous[2];
+
+void on_fault(int signal, siginfo_t* info, void* context) {
+    if (!engine || !engine->launching) {
+        struct sigaction& p = previous[signal == SIGBUS];
+        if (p.sa_flags & SA_SIGINFO) p.sa_sigaction(signal, info, context);
+        else sigaction(signal, &p, nullptr);
+        return;
+    }
+    Engine& e = *engine;
+    char* at = static_cast<char*>(info->si_addr);
+    char place[160] = "memory that belongs to no buffer";
+    if (at >= reinterpret_cast<char*>(e.shared_begin) - PAGE && at < reinterpret_cast<char*>(e.shared_end) + PAGE) {
+        snprintf(place, sizeof place, "shared memory, %ld bytes past its end", long(at - reinterpret_cast<char*>(e.shared_end)));
+    } else {
+        long nearest = 1l << 40;
+        // No lock: the thread that faults may hold it only inside simt_allocate, which touches no guarded page.
+        for (const Region& r : regions) {
+            long distance = at < r.user ? r.user - at : at - r.user;
+            if (distance >= nearest) continue;
+            nearest = distance;
+            snprintf(place, sizeof place, "a buffer of %zu bytes, at byte %ld", r.bytes, long(at - r.user));
+        }
+    }
+    snprintf(e.fault_message, sizeof e.fault_message, "block (%u,%u,%u) thread (%u,%u,%u) leaves %s", grid.block.x, grid.block.y,
+             grid.block.z, current->index.x, current->index.y, current->index.z, place);
+    siglongjmp(e.fault, 1);
+}
+
+void install_handler() {
+    static std::once_flag once;
+    std::call_once(once, [] {
+        struct sigaction action {};
+        action.sa_sigaction = on_fault;
+        action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+        sigaction(SIGSEGV, &action, &previous[0]);
+        sigaction(SIGBUS, &action, &previous[1]);
+    });
+    // A fiber's stack may be what overflowed: the handler needs one of its own.
+    stack_t now;
+    sigaltstack(nullptr, &now);
+    if (now.ss_flags & SS_DISABLE) {
+        static thread_local char alternative[64 << 10];
+        stack_t own{};
+        own.ss_sp = alternative;
+        own.ss_size = sizeof alternative;
+        sigaltstack(&own, nullptr);
+    }
+}
+
+Entry* entries;
+std::mutex site_list_lock;
+std::vector<const Site*> site_list;
+
+}  // namespace
+
+Entry::Entry(const char* name, void (*run)(void* const*)) : name(name), run(run), count(0), sizes{}, next(entries) {
+    entries = this;
+}
+
+void fail(const char* format, ...) {
+    char text[600], where[160];
+    va_list list;
+    va_start(list, format);
+    vsnprintf(text, sizeof text, format, list);
+    va_end(list);
+    snprintf(where, sizeof where, "block (%u,%u,%u) thread (%u,%u,%u) ", grid.block.x, grid.block.y, grid.block.z, current->index.x,
+             current->index.y, current->index.z);
+    engine->error = std::string(where) + text;
+    engine->aborted = true;
+    for (;;) suspend();
+}
+
+bool skipped(Site& site) {
+    Engine& e = *engine;
+    if (!site.number) {
+        std::lock_guard<std::mutex> hold(site_list_lock);
+        if (!site.number) {
+            site_list.push_back(&site);
+            site.number = unsigned(site_list.size());
+        }
+    }
+    if (e.visited.size() <= site.number) e.visited.resize(site.number + 1);
+    e.visited[site.number] = true;
+    return site.line == e.skip_line && !strcmp(site.file, e.skip_file);
+}
+
+int barrier(Site& site, int value, int mode) {
+    Engine& e = *engine;
+    if (skipped(site)) return 0;
+    if (!e.waiting) e.barrier_site = &site;
+    else if (e.barrier_site->line != site.line || strcmp(e.barrier_site->file, site.file))
+        fail("is in %s at %s:%d while others wait at %s:%d", site.what, site.file, site.line, e.barrier_site->file,
+             e.barrier_site->line);
+    e.sum += value;
+    e.all &= value;
+    e.any |= value;
+    if (++e.waiting == e.alive) {
+        release_barrier(e);
+    } else {
+        current->state = State::AtBarrier;
+        current->waits_at = &site;
+        suspend();
+    }
+    return e.result[mode];
+}
+
+void* shared(const void* owner, size_t bytes) {
+    Engine& e = *engine;
+    for (const Variable& v : e.variables)
+        if (v.owner == owner) return v.at;
+    // From the end downwards: the first variable ends where the guard page begins.
+    size_t taken = (bytes + 127) / 128 * 128;
+    if (size_t(e.shared_at - e.shared_begin) < taken) fail("takes more than %zu bytes of shared memory", SHARED_LIMIT);
+    e.shared_at -= taken;
+    memset(e.shared_at, 0xFF, taken);
+    e.variables.push_back({owner, e.shared_at});
+    return e.shared_at;
+}
+
+void preempt() {
+    Engine& e = *engine;
+    if (e.schedule.order == Random && e.next_random() % 4 == 0) suspend();
+}
+
+Met rendezvous(unsigned mask, Site& site, const void* given, size_t bytes) {
+    Engine& e = *engine;
+    skipped(site);
+    unsigned warp = current->warp, lane = current->lane;
+    if (!(mask >> lane & 1)) fail("calls %s at %s:%d, but its lane %u is not in the mask %08x", site.what, site.file, site.line, lane, mask);
+    Collective* all = &e.collectives[warp * COLLECTIVES];
+    Collective* c = nullptr;
+    for (unsigned i = 0; i < e.collective_count[warp]; i++)
+        if (all[i].mask == mask) c = &all[i];
+    if (!c) {
+        if (e.collective_count[warp] == COLLECTIVES) fail("uses more than %u different warp masks", COLLECTIVES);
+        c = &all[e.collective_count[warp]++];
+        c->mask = mask;
+        c->arrived = c->generation = 0;
+    }
+    if (!c->arrived) c->site = &site;
+    else if (c->site->line != site.line || strcmp(c->site->file, site.file))
+        fail("calls %s at %s:%d while lanes of its warp are in %s at %s:%d", site.what, site.file, site.line, c->site->what,
+             c->site->file, c->site->line);
+    unsigned slot = c->generation & 1;
+    if (bytes) memcpy(c->given[slot][lane], given, bytes);
+    c->arrived |= 1u << lane;
+    if (!complete_if_all_arrived(e, *c, warp)) {
+        current->state = State::InCollective;
+        current->waits_on = c;
+        current->waits_at = &site;
+        suspend();
+    }
+    return {c->got[slot], c->given[slot]};
+}
+
+// ---- Asynchronous copies
+
+static void land(Thread& t, unsigned count) {
+    for (unsigned i = 0; i < count; i++) {
+        const Copy& c = t.copy[i];
+        memcpy(c.to, c.from, c.valid);
+        memset(static_cast<char*>(c.to) + c.valid, 0, c.bytes - c.valid);
+    }
+    std::copy(t.copy + count, t.copy + t.copies, t.copy);
+    t.copies -= count;
+    for (unsigned i = 0; i < t.groups; i++) t.group_end[i] -= std::min(t.group_end[i], count);
+}
+
+void copy_async(void* to, const void* from, unsigned bytes, unsigned valid) {
+    preempt();
+    Thread& t = *current;
+    if (uintptr_t(to) % bytes || (valid && uintptr_t(from) % bytes)) fail("copies %u bytes to or from an address that is no multiple of that", bytes);
+    if (t.copies == COPIES) fail("has more than %u cp.async in flight", unsigned(COPIES));
+    t.copy[t.copies++] = {to, from, bytes, valid};
+    if (engine->schedule.late_copies) {
+        // What it will overwrite is as good as gone: nobody may read it from here on.
+        memset(to, 0xFF, bytes);
+    } else {
+        const Copy c = t.copy[t.copies - 1];
+        memcpy(c.to, c.from, c.valid);
+        memset(static_cast<char*>(c.to) + c.valid, 0, c.bytes - c.valid);
+        t.copies--;
+    }
+}
+
+void copy_commit() {
+    Thread& t = *current;
+    if (t.groups == GROUPS) fail("has more than %u groups of cp.async", unsigned(GROUPS));
+    t.group_end[t.groups++] = t.copies;
+}
+
+void copy_wait(unsigned left, Site& site) {
+    if (skipped(site)) return;
+    Thread& t = *current;
+    if (t.groups <= left) return;
+    unsigned done = t.groups - left, count = t.group_end[done - 1];
+    land(t, count);
+    std::copy(t.group_end + done, t.group_end + t.groups, t.group_end);
+    t.groups -= done;
+}
+
+}  // namespace simt
+
+using namespace simt;
+
+extern "C" {
+
+const Entry* simt_find(const char* name) {
+    for (Entry* e = entries; e; e = e->next)
+        if (!strcmp(e->name, name)) return e;
+    return nullptr;
+}
+
+unsigned simt_parameters(const Entry* entry, unsigned* sizes) {
+    std::copy_n(entry->sizes, entry->count, sizes);
+    return entry->count;
+}
+
+// Names of all kernels, one after the other.
+const char* simt_kernel(unsigned number) {
+    for (Entry* e = entries; e; e = e->next)
+        if (!number--) return e->name;
+    return nullptr;
+}
+
+// Runs a kernel; 0, or 1 and a message.
+int simt_launch(const Entry* entry, void* const* arguments, const unsigned blocks[3], unsigned threads, const unsigned schedule[3],
+                char* message, size_t message_size) {
+    Engine& e = here();
+    e.schedule = {schedule[0], schedule[1], schedule[2]};
+    e.random = schedule[1] * 2654435761u + 12345u;
+    e.run = entry->run;
+    e.arguments = arguments;
+    grid = {{0, 0, 0}, {blocks[0], blocks[1], blocks[2]}, {threads, 1, 1}};
+    if (threads == 0 || threads > THREADS) {
+        snprintf(message, message_size, "a block has 1 to %u threads, not %u", THREADS, threads);
+        return 1;
+    }
+    install_handler();
+    if (sigsetjmp(e.fault, 1)) {
+        e.launching = 0;
+        snprintf(message, message_size, "%s", e.fault_message);
+        return 1;
+    }
+    e.launching = 1;
+    bool good = run_grid(e);
+    e.launching = 0;
+    if (!good) snprintf(message, message_size, "%s", e.error.c_str());
+    return !good;
+}
+
+// Memory that ends at an inaccessible page (but for rounding up to 16 bytes) and starts as zeros.
+void* simt_allocate(size_t bytes) {
+    size_t body = (bytes + PAGE - 1) / PAGE * PAGE, whole = body + 2 * PAGE;
+    void* at = mmap(nullptr, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (at == MAP_FAILED) return nullptr;
+    char* map = static_cast<char*>(at);
+    if (mprotect(map + PAGE, body, PROT_READ | PROT_WRITE)) return nullptr;
+    char* user = map + PAGE + body - (bytes + 15) / 16 * 16;
+    std::lock_guard<std::mutex> hold(regions_lock);
+    regions.push_back({map, whole, user, bytes});
+    return user;
+}
+
+void simt_free(void* user) {
+    std::lock_guard<std::mutex> hold(regions_lock);
+    auto found = std::find_if(regions.begin(), regions.end(), [=](const Region& r) { return r.user == user; });
+    if (found == regions.end()) return;
+    munmap(found->map, found->map_bytes);
+    regions.erase(found);
+}
+
+// Leaves out the synchronisation at a place until told otherwise (line 0: none), on this thread.
+void simt_skip(const char* file, int line) {
+    Engine& e = here();
+    e.skip_file = file;
+    e.skip_line = line;
+}
+
+void simt_forget_visits() {
+    here().visited.clear();
+}
+
+// The number-th place of synchronisation that this thread visited since; false when there are no more.
+bool simt_visited(unsigned number, const char** file, int* line, const char** what) {
+    Engine& e = here();
+    std::lock_guard<std::mutex> hold(site_list_lock);
+    for (const Site* s : site_list) {
+        if (s->number >= e.visited.size() || !e.visited[s->number] || number--) continue;
+        *file = s->file;
+        *line = s->line;
+        *what = s->what;
+        return true;
+    }
+    return false;
+}
+}

@@ -1,0 +1,181 @@
+//! The launch table: every kernel with its file, threads and parameters, and a typed function that launches it.
+//!
+//! A test compares each row with the declaration in the kernel's source, type by type and name by name.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::driver::{Address, Driver, Kernel};
+use crate::Result;
+
+/// `Tensor` of tensor.cuh.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub(super) struct Tensor {
+    pub(super) at: Address,
+    pub(super) n: u32,
+    pub(super) h: u32,
+    pub(super) w: u32,
+    pub(super) c: u32,
+    /// ceil(c / 8)
+    pub(super) groups: u32,
+    pub(super) bf16: u32,
+}
+
+impl Tensor {
+    /// Pixels of all images.
+    pub(super) fn pixels(&self) -> u32 {
+        self.n * self.h * self.w
+    }
+
+    /// Pieces of 8 channels.
+    pub(super) fn vectors(&self) -> u32 {
+        self.pixels() * self.groups
+    }
+}
+
+/// Declares a pointer parameter's type.
+macro_rules! pointers {
+    ($($name:ident $of:literal;)*) => {$(
+        #[doc = concat!("`", $of, "*` of a kernel.")]
+        #[repr(transparent)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+        pub(super) struct $name(pub(super) Address);
+    )*
+        /// Each pointer type and what C++ calls its target.
+        #[cfg(test)]
+        const POINTERS: &[(&str, &str)] = &[$((stringify!($name), $of)),*];
+    };
+}
+
+pointers! {
+    Floats "float";
+    Words "u32";
+    Bytes "u8";
+    Longs "u64";
+    Doubles "double";
+    Anything "void";
+    StepPointer "Step";
+}
+
+macro_rules! kernels {
+    ($($file:literal { $(fn $name:ident[$threads:literal]($($parameter:ident: $type:ident),* $(,)?);)* })*) => {
+        #[allow(non_upper_case_globals)]
+        mod table {
+            use super::Kernel;
+            $($(pub(super) static $name: Kernel = Kernel {
+                name: stringify!($name),
+                file: $file,
+                threads: $threads,
+                parameters: &[$(concat!(stringify!($type), " ", stringify!($parameter))),*],
+            };)*)*
+        }
+
+        /// Every kernel.
+        pub(crate) static KERNELS: &[&Kernel] = &[$($(&table::$name),*),*];
+
+        $($(
+            #[doc = concat!("Launches `", stringify!($name), "` of ", $file, " on a grid of `blocks`.")]
+            #[allow(clippy::too_many_arguments)]
+            pub(super) fn $name(on: &mut dyn Driver, blocks: impl Blocks, $($parameter: $type),*) -> Result<()> {
+                let blocks = blocks.grid(table::$name.threads);
+                if blocks.contains(&0) {
+                    return Ok(());
+                }
+                on.launch(&table::$name, blocks, &[$(bytemuck::bytes_of(&$parameter)),*])
+            }
+        )*)*
+    };
+}
+
+/// A way to say how many blocks a launch has.
+pub(super) trait Blocks {
+    /// The grid for blocks of so many threads.
+    fn grid(self, threads: u32) -> [u32; 3];
+}
+
+/// One thread for each of so many pieces of work.
+pub(super) struct Each(pub(super) u32);
+
+impl Blocks for Each {
+    fn grid(self, threads: u32) -> [u32; 3] {
+        [self.0.div_ceil(threads), 1, 1]
+    }
+}
+
+impl Blocks for [u32; 3] {
+    fn grid(self, _: u32) -> [u32; 3] {
+        self
+    }
+}
+
+impl Blocks for u32 {
+    fn grid(self, _: u32) -> [u32; 3] {
+        [self, 1, 1]
+    }
+}
+
+kernels! {
+    "pointwise.cu" {
+        fn relu[256](x: Tensor, y: Tensor);
+        fn relu_grad[256](y: Tensor, dy: Tensor, dx: Tensor, add: u32);
+        fn add[256](a: Tensor, b: Tensor, y: Tensor);
+        fn copy[256](x: Tensor, y: Tensor, add: u32);
+        fn add_bias[256](x: Tensor, bias: Floats, y: Tensor);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    /// The kernels that the sources declare: name, file, launch bounds, parameters as in the table.
+    fn declared() -> BTreeMap<String, (String, u32, Vec<String>)> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
+        let mut found = BTreeMap::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let file = path.file_name().unwrap().to_string_lossy().into_owned();
+            if !file.ends_with(".cu") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            for declaration in text.split("extern \"C\" __global__ void ").skip(1) {
+                let declaration = declaration.split_once(") {").expect("a kernel has a body").0;
+                let bounds = declaration.strip_prefix("__launch_bounds__(").expect("launch bounds come first");
+                let (threads, rest) = bounds.split_once(") ").unwrap();
+                let (name, parameters) = rest.split_once('(').unwrap();
+                let parameters = parameters.split(',').map(parameter).collect();
+                let before = found.insert(name.to_string(), (file.clone(), threads.parse().unwrap(), parameters));
+                assert!(before.is_none(), "{name} is declared twice");
+            }
+        }
+        found
+    }
+
+    /// `const float* x` as `Floats x`.
+    fn parameter(text: &str) -> String {
+        let words: Vec<&str> =
+            text.split_whitespace().filter(|w| !["const", "__restrict__", "__grid_constant__"].contains(w)).collect();
+        let [kind, name] = words[..] else { panic!("parameter {text:?}") };
+        let kind = match kind.strip_suffix('*') {
+            Some(of) => POINTERS.iter().find(|(_, target)| *target == of).unwrap_or_else(|| panic!("{text:?}")).0,
+            None if kind == "float" => "f32",
+            None => kind,
+        };
+        format!("{kind} {name}")
+    }
+
+    #[test]
+    fn every_row_of_the_launch_table_is_a_kernel_and_every_kernel_has_a_row() {
+        let rows: BTreeMap<_, _> = KERNELS
+            .iter()
+            .map(|k| {
+                let parameters = k.parameters.iter().map(|p| p.to_string()).collect();
+                (k.name.to_string(), (k.file.to_string(), k.threads, parameters))
+            })
+            .collect();
+        assert_eq!(rows, declared());
+    }
+}
