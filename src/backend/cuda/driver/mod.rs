@@ -2,6 +2,7 @@
 //!
 //! One implementation drives a GPU; another runs the same kernels on the CPU, for tests.
 
+pub(crate) mod card;
 mod code;
 pub(crate) mod nvrtc;
 pub(crate) mod real;

@@ -4,29 +4,25 @@
 //! manual; what a comment claims of CUDA is said there.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::{CString, c_int, c_void};
+use std::ffi::{CString, c_void};
 
 use cudarc::driver::result::{
-    self, DriverError, ctx, device as devices, graph as graphs, module as modules, primary_ctx, stream as streams,
+    self, DriverError, ctx, graph as graphs, module as modules, primary_ctx, stream as streams,
 };
 use cudarc::driver::sys::{
-    self, CUcontext, CUdevice, CUdevice_attribute, CUfunction, CUgraphExec, CUgraphInstantiate_flags, CUmodule,
-    CUresult, CUstream, CUstreamCaptureMode,
+    CUcontext, CUfunction, CUgraphExec, CUgraphInstantiate_flags, CUmodule, CUresult, CUstream, CUstreamCaptureMode,
 };
 
+use super::card::{Card, fault};
 use super::code::{Code, code};
 use super::staging::Staging;
 use super::{Address, Driver, Graph, Kernel};
-use crate::backend::cuda::choice::{Target, dotted, own_architecture};
 use crate::backend::cuda::ptx::Entry;
 use crate::{Error, Result};
 
 /// A GPU.
 pub(crate) struct Real {
-    device: CUdevice,
-    name: String,
-    target: Target,
-    multiprocessors: u32,
+    card: Card,
     context: CUcontext,
     stream: CUstream,
     modules: Vec<CUmodule>,
@@ -44,43 +40,18 @@ pub(crate) struct Real {
 unsafe impl Send for Real {}
 
 impl Real {
-    /// How many GPUs there are. The error says why CUDA cannot be used at all: no driver, or one that is too old.
-    pub(crate) fn count() -> Result<usize> {
-        initialise()?;
-        let count = devices::get_count().map_err(|e| fault("the GPUs cannot be counted", e))?;
-        Ok(count.unsigned_abs() as usize)
-    }
-
-    /// The GPU with this ordinal, in the order of CUDA_VISIBLE_DEVICES where that is set, with its kernels loaded.
+    /// The GPU with this ordinal, with its kernels loaded.
     pub(crate) fn open(ordinal: usize) -> Result<Self> {
-        let count = Self::count()?;
-        let there = c_int::try_from(ordinal).ok().filter(|_| ordinal < count);
-        let Some(ordinal) = there else {
-            let there = if count == 1 { "is 1 GPU".into() } else { format!("are {count} GPUs") };
-            return Err(Error::Device(format!("cuda:{ordinal}: there {there}")));
-        };
-        let place = |what: &str| format!("cuda:{ordinal}: {what}");
-        let device = devices::get(ordinal).map_err(|e| fault(&place("no such device"), e))?;
-        let name = devices::get_name(device).map_err(|e| fault(&place("its name"), e))?;
-        let attribute = |which| {
-            // SAFETY: the device is one that CUDA has just given.
-            let value = unsafe { devices::get_attribute(device, which) };
-            value.map(c_int::unsigned_abs).map_err(|e| fault(&place("its attributes"), e))
-        };
-        let major = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
-        let minor = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
-        let multiprocessors = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
-        let target = Target { capability: (major, minor), driver: initialise()? };
+        let card = Card::find(ordinal)?;
+        let place = |what: &str| format!("cuda:{ordinal} ({}): {what}", card.name);
         // Before a context takes memory on a device that cannot be used.
-        let code = code(target).map_err(|why| Error::Device(format!("cuda:{ordinal} ({name}): {why}")))?;
+        let code = code(card.target).map_err(|why| Error::Device(place(&why)))?;
 
         // SAFETY: the device is one that CUDA has given; the context is released once, when `real` is dropped.
-        let context = unsafe { primary_ctx::retain(device) }.map_err(|e| fault(&place("it cannot be used"), e))?;
+        let context = unsafe { primary_ctx::retain(card.handle) }.map_err(|e| fault(&place("no context"), e))?;
+        let no_stream = place("no stream");
         let mut real = Real {
-            device,
-            name,
-            target,
-            multiprocessors,
+            card,
             context,
             stream: streams::null(),
             modules: Vec::new(),
@@ -93,7 +64,7 @@ impl Real {
         };
         real.enter()?;
         // A stream of its own, since the default one cannot be recorded and waits for others.
-        real.stream = streams::create(streams::StreamKind::NonBlocking).map_err(|e| fault(&place("no stream"), e))?;
+        real.stream = streams::create(streams::StreamKind::NonBlocking).map_err(|e| fault(&no_stream, e))?;
         for file in code {
             real.load(file)?;
         }
@@ -174,12 +145,11 @@ impl Real {
 
 impl Driver for Real {
     fn device(&self) -> String {
-        let architecture = own_architecture(self.target.capability);
-        format!("{} ({}, driver {})", self.name, architecture.trim_end_matches('a'), dotted(self.target.driver))
+        self.card.describe()
     }
 
     fn multiprocessors(&self) -> u32 {
-        self.multiprocessors
+        self.card.multiprocessors
     }
 
     fn allocate(&mut self, bytes: usize) -> Result<Address> {
@@ -356,35 +326,9 @@ impl Drop for Real {
             if !self.stream.is_null() {
                 let _ = streams::destroy(self.stream);
             }
-            let _ = primary_ctx::release(self.device);
+            let _ = primary_ctx::release(self.card.handle);
         }
     }
-}
-
-/// Loads and initialises CUDA, once or again, and gives the newest version that the driver supports.
-fn initialise() -> Result<(u32, u32)> {
-    // SAFETY: it only tries to load the library. Without this check the first call would panic.
-    if !unsafe { sys::is_culib_present() } {
-        return Err(Error::Device("no NVIDIA driver is installed: there is no libcuda.so.1".into()));
-    }
-    result::init().map_err(|e| match e.0 {
-        CUresult::CUDA_ERROR_NO_DEVICE => Error::Device("no GPU: the driver finds none, or none is visible".into()),
-        _ => fault("CUDA cannot be initialised", e),
-    })?;
-    let mut version = 0;
-    // SAFETY: the number outlives the call.
-    let asked = unsafe { sys::cuDriverGetVersion(&mut version) }.result();
-    asked.map_err(|e| fault("the driver's version cannot be had", e))?;
-    let version = version.unsigned_abs();
-    Ok((version / 1000, version % 1000 / 10))
-}
-
-/// A failed call's error, in CUDA's words.
-fn fault(what: &str, error: DriverError) -> Error {
-    let text = |text: std::result::Result<&std::ffi::CStr, DriverError>| {
-        text.map_or_else(|_| "unknown".into(), |text| text.to_string_lossy().into_owned())
-    };
-    Error::Device(format!("{what}: {} ({})", text(error.error_string()), text(error.error_name())))
 }
 
 #[cfg(test)]
