@@ -52,16 +52,8 @@ fn sources() -> Vec<PathBuf> {
 
 /// The kernels that a source declares.
 fn kernels(source: &str) -> Vec<&str> {
-    let declarations = source.lines().filter(|line| line.starts_with("extern \"C\" __global__"));
-    declarations
-        .map(|line| {
-            let before = match line.split_once("__launch_bounds__(") {
-                Some((_, after)) => after.split_once(") ").expect("launch bounds end").1,
-                None => line.split_once("void ").expect("a kernel returns void").1,
-            };
-            before.split('(').next().expect("a name").trim()
-        })
-        .collect()
+    let declarations = source.split("extern \"C\" __global__ void __launch_bounds__(").skip(1);
+    declarations.filter_map(|after| Some(after.split_once(')')?.1.split('(').next()?.trim())).collect()
 }
 
 #[cfg(target_arch = "x86_64")]

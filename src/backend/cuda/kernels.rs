@@ -33,6 +33,34 @@ impl Tensor {
     }
 }
 
+/// `Filter` of conv.cu.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub(super) struct Filter {
+    pub(super) rows: u32,
+    pub(super) columns: u32,
+    pub(super) stride: u32,
+    pub(super) padding: u32,
+}
+
+/// `Divisor` of conv.cu: x / by is the high word of x multiplier, shifted, for x below 2^31.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub(super) struct Divisor {
+    pub(super) by: u32,
+    pub(super) multiplier: u32,
+    pub(super) shift: u32,
+}
+
+impl Divisor {
+    /// Granlund & Montgomery 1994: with 2^s >= by the rounded-up multiplier 2^(31 + s) / by errs by less than one part in 2^31.
+    pub(super) fn new(by: u32) -> Self {
+        let bits = by.next_power_of_two().trailing_zeros();
+        let multiplier = (1u64 << (31 + bits)).div_ceil(u64::from(by)) as u32;
+        Divisor { by, multiplier, shift: bits.saturating_sub(1) }
+    }
+}
+
 /// Declares a pointer parameter's type.
 macro_rules! pointers {
     ($($name:ident $of:literal;)*) => {$(
@@ -122,6 +150,18 @@ kernels! {
         fn copy[256](x: Tensor, y: Tensor, add: u32);
         fn add_bias[256](x: Tensor, bias: Floats, y: Tensor);
     }
+    "conv.cu" {
+        fn conv2d_f32[128](x: Tensor, w: Anything, y: Tensor, filter: Filter);
+        fn conv2d_bf16_64[128](x: Tensor, w: Anything, y: Tensor, filter: Filter);
+        fn conv2d_bf16_128[256](x: Tensor, w: Anything, y: Tensor, filter: Filter);
+        fn conv2d_grad_input_f32[128](dy: Tensor, w: Anything, dx: Tensor, filter: Filter, add: u32);
+        fn conv2d_grad_input_bf16_64[128](dy: Tensor, w: Anything, dx: Tensor, filter: Filter, add: u32);
+        fn conv2d_grad_input_bf16_128[256](dy: Tensor, w: Anything, dx: Tensor, filter: Filter, add: u32);
+        fn conv2d_grad_weight_f32[128](x: Tensor, dy: Tensor, parts: Floats, filter: Filter, per_image: Divisor, per_row: Divisor, pixels_a_split: u32);
+        fn conv2d_grad_weight_bf16_64[128](x: Tensor, dy: Tensor, parts: Floats, filter: Filter, per_image: Divisor, per_row: Divisor, pixels_a_split: u32);
+        fn conv2d_grad_weight_bf16_128[256](x: Tensor, dy: Tensor, parts: Floats, filter: Filter, per_image: Divisor, per_row: Divisor, pixels_a_split: u32);
+        fn sum_parts[256](parts: Floats, splits: u32, dw: Floats, mask: Words, elements: u32, inputs: u32, padded: u32, add: u32);
+    }
 }
 
 #[cfg(test)]
@@ -144,10 +184,11 @@ mod tests {
             for declaration in text.split("extern \"C\" __global__ void ").skip(1) {
                 let declaration = declaration.split_once(") {").expect("a kernel has a body").0;
                 let bounds = declaration.strip_prefix("__launch_bounds__(").expect("launch bounds come first");
-                let (threads, rest) = bounds.split_once(") ").unwrap();
+                let (threads, rest) = bounds.split_once(')').unwrap();
                 let (name, parameters) = rest.split_once('(').unwrap();
                 let parameters = parameters.split(',').map(parameter).collect();
-                let before = found.insert(name.to_string(), (file.clone(), threads.parse().unwrap(), parameters));
+                let before =
+                    found.insert(name.trim().to_string(), (file.clone(), threads.parse().unwrap(), parameters));
                 assert!(before.is_none(), "{name} is declared twice");
             }
         }
@@ -165,6 +206,20 @@ mod tests {
             None => kind,
         };
         format!("{kind} {name}")
+    }
+
+    #[test]
+    fn a_divisor_divides() {
+        let some =
+            [1, 2, 3, 5, 7, 31, 32, 33, 49, 64, 196, 1000, 3136, 65535, 65537, 1 << 20, (1 << 30) + 1, (1 << 31) - 1];
+        for by in some {
+            let d = Divisor::new(by);
+            for x in some.into_iter().flat_map(|x| [x - 1, x, x.saturating_mul(by).min((1 << 31) - 1)]) {
+                let high = (u64::from(x) * u64::from(d.multiplier) >> 32) as u32;
+                let quotient = if by == 1 { x } else { high >> d.shift };
+                assert_eq!(quotient, x / by, "{x} / {by}");
+            }
+        }
     }
 
     #[test]
