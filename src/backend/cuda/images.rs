@@ -98,20 +98,7 @@ mod tests {
     use object::{Object, ObjectSymbol, SymbolFlags};
 
     use super::*;
-
-    /// The entry points that a source text declares.
-    fn declared(source: &str) -> BTreeSet<String> {
-        let code: String =
-            source.lines().map(|line| line.split("//").next().unwrap_or("")).collect::<Vec<_>>().join(" ");
-        let declarations = code.split("__global__").skip(1).map(|text| {
-            let mut text = text.trim_start().strip_prefix("void").expect("a kernel returns nothing").trim_start();
-            if let Some(bounds) = text.strip_prefix("__launch_bounds__") {
-                text = bounds.split_once(')').expect("__launch_bounds__ takes arguments").1;
-            }
-            text.split_once('(').expect("a kernel has parameters").0.trim().to_string()
-        });
-        declarations.collect()
-    }
+    use crate::backend::cuda::kernels::KERNELS;
 
     /// The entry points in a cubin: its symbol table's functions that are marked so.
     fn in_cubin(code: &[u8]) -> BTreeSet<String> {
@@ -134,34 +121,30 @@ mod tests {
     }
 
     #[test]
-    fn every_image_holds_exactly_the_kernels_that_its_source_declares() {
+    fn every_image_holds_exactly_the_kernels_that_the_launch_table_has_for_its_file() {
         if skipped() {
             return;
         }
-        for (file, source) in KERNEL_FILES {
-            let declared = declared(source);
-            assert!(!declared.is_empty(), "{file} declares no kernel");
+        assert_eq!(KERNEL_FILES.iter().map(|source| source.0).collect::<BTreeSet<_>>(), files_of_the_table());
+        for file in files_of_the_table() {
+            let table: BTreeSet<String> =
+                KERNELS.iter().filter(|kernel| kernel.file == file).map(|kernel| kernel.name.into()).collect();
             for architecture in architectures() {
                 let found: Vec<&Image> =
-                    IMAGES.iter().filter(|i| i.file == *file && i.architecture == architecture).collect();
+                    IMAGES.iter().filter(|i| i.file == file && i.architecture == architecture).collect();
                 let [image] = found[..] else { panic!("{file} has {} images for {architecture}", found.len()) };
                 let held = match image.ptx() {
                     Some(text) => ptx::entries(text).into_iter().map(|entry| entry.name).collect(),
                     None => in_cubin(image.code),
                 };
-                assert_eq!(held, declared, "{file} for {architecture}");
+                assert_eq!(held, table, "{file} for {architecture}");
             }
         }
-        let sources: BTreeSet<&str> = KERNEL_FILES.iter().map(|source| source.0).collect();
-        assert_eq!(IMAGES.iter().map(|image| image.file).collect::<BTreeSet<_>>(), sources);
+        assert_eq!(IMAGES.len(), files_of_the_table().len() * architectures().len());
     }
 
-    #[test]
-    fn no_two_kernels_have_the_same_name() {
-        let mut names = BTreeSet::new();
-        for name in KERNEL_FILES.iter().flat_map(|source| declared(source.1)) {
-            assert!(names.insert(name.clone()), "{name} is declared twice");
-        }
+    fn files_of_the_table() -> BTreeSet<&'static str> {
+        KERNELS.iter().map(|kernel| kernel.file).collect()
     }
 
     #[test]
@@ -171,15 +154,16 @@ mod tests {
         }
         let architectures: Vec<_> = architectures().into_iter().filter(|name| name.starts_with("sm_")).collect();
         let compiled = compiled();
-        let declared: usize = KERNEL_FILES.iter().map(|source| declared(source.1).len()).sum();
-        assert_eq!(compiled.len(), declared);
+        assert_eq!(compiled.len(), KERNELS.len());
         for kernel in compiled {
+            let row = KERNELS.iter().find(|row| row.name == kernel.name && row.file == kernel.file).unwrap();
+            assert_eq!(kernel.max_threads, row.threads, "{}: launch bounds", kernel.name);
             assert_eq!(kernel.usage.keys().copied().collect::<Vec<_>>(), architectures, "{}", kernel.name);
             for (architecture, usage) in kernel.usage {
                 let name = format!("{} for {architecture}", kernel.name);
                 assert!((1..=255).contains(&usage.registers), "{name}: {} registers", usage.registers);
                 // A block must fit: a multiprocessor has 65,536 registers, static shared memory is at most 48 KB.
-                assert!(usage.registers * kernel.max_threads <= 65_536, "{name}: {} registers", usage.registers);
+                assert!(usage.registers * row.threads <= 65_536, "{name}: {} registers", usage.registers);
                 assert!(usage.shared <= 48 << 10, "{name}: {} bytes of shared memory", usage.shared);
             }
         }

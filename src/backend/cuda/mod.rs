@@ -4,11 +4,11 @@
 //! The same code runs on the real driver and, for tests, on an engine that executes the kernels' sources on the CPU.
 
 mod batch_norm;
-mod choice;
+pub(crate) mod choice;
 mod conv;
 pub(crate) mod driver;
 pub(crate) mod images;
-mod kernels;
+pub(crate) mod kernels;
 mod loss;
 mod memory;
 mod pool;
