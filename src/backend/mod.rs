@@ -209,6 +209,15 @@ pub struct Adam {
     pub t: u64,
 }
 
+/// An optimiser's step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rule {
+    /// Stochastic gradient descent.
+    Sgd(Sgd),
+    /// Adam.
+    Adam(Adam),
+}
+
 /// What decides which positions outside the mask grow.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Growth {
@@ -283,6 +292,16 @@ pub trait Backend: Send {
     /// Sets what the next replay may depend on.
     fn begin_step(&mut self, state: StepState) -> Result<()>;
 
+    /// Announces the launches of a plan, always the same under one key and [`StepState::extent`]. Answers true when the device had them
+    /// recorded and has run them; otherwise the caller makes them, and [`Backend::end_replay`] follows whatever became of them.
+    fn begin_replay(&mut self, _plan: u64) -> Result<bool> {
+        Ok(false)
+    }
+    /// The launches since [`Backend::begin_replay`] were made, all of them if `complete`.
+    fn end_replay(&mut self, _complete: bool) -> Result<()> {
+        Ok(())
+    }
+
     /// y = conv(x, w): cross-correlation, zero padding.
     fn conv2d(&mut self, x: Map, w: Weight, conv: Conv, y: Map) -> Result<()>;
     /// dx from dy.
@@ -337,6 +356,27 @@ pub trait Backend: Send {
     fn sgd(&mut self, rule: Sgd, updates: &[Update]) -> Result<()>;
     /// One Adam step; `second` holds one span of second moments an update.
     fn adam(&mut self, rule: Adam, updates: &[Update], second: &[Span]) -> Result<()>;
+    /// An optimiser step, then what the next pass needs: a new Z, unless `next` is none, and the effective weights.
+    ///
+    /// One kernel where a device has one, for all three read the same weights. [`Effective::Leaky`] has no such step: its weights hold
+    /// what the update leaves under the Z of before.
+    fn update_and_mask(
+        &mut self,
+        rule: Rule,
+        updates: &[Update],
+        second: &[Span],
+        next: Option<&Draw>,
+        which: Effective,
+    ) -> Result<()> {
+        match rule {
+            Rule::Sgd(rule) => self.sgd(rule, updates)?,
+            Rule::Adam(rule) => self.adam(rule, updates, second)?,
+        }
+        if let Some(draw) = next {
+            self.random_mask(draw)?;
+        }
+        self.effective_weights(which, &[])
+    }
     /// average += (x - average) / (n + 1), or average = x for n = 0; x is the value, for a masked weight the effective one in force (`which`).
     fn average(
         &mut self,

@@ -61,6 +61,48 @@ impl Divisor {
     }
 }
 
+/// `Parameter` of weights.cu: null is what it lacks or a launch leaves alone.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub(super) struct Parameter {
+    pub(super) value: Floats,
+    pub(super) grad: Floats,
+    pub(super) velocity: Floats,
+    pub(super) second: Floats,
+    pub(super) leak: Floats,
+    pub(super) mask: Bytes,
+    pub(super) random: Bytes,
+    pub(super) effective: Address,
+    pub(super) len: u32,
+    pub(super) first_block: u32,
+    pub(super) in_channels: u32,
+    pub(super) layer: u32,
+    pub(super) masking: u32,
+    pub(super) weight_decay: f32,
+}
+
+/// `Keep` of weights.cu: a layer's threshold of 16-bit draws, and the factor of what they keep.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+pub(super) struct Keep {
+    pub(super) threshold: u32,
+    pub(super) scale: f32,
+}
+
+/// `WeightStep` of weights.cu.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub(super) struct WeightStep {
+    pub(super) seed: u64,
+    pub(super) step: u32,
+    pub(super) domain: u32,
+    pub(super) lr: f32,
+    pub(super) momentum: f32,
+    pub(super) beta2: f32,
+    pub(super) epsilon: f32,
+    pub(super) unbias: [f32; 2],
+}
+
 /// Declares a pointer parameter's type.
 macro_rules! pointers {
     ($($name:ident $of:literal;)*) => {$(
@@ -83,6 +125,9 @@ pointers! {
     Doubles "double";
     Anything "void";
     StepPointer "Step";
+    Parameters "Parameter";
+    Keeps "Keep";
+    WeightStepPointer "WeightStep";
 }
 
 macro_rules! kernels {
@@ -161,6 +206,29 @@ kernels! {
         fn conv2d_grad_weight_bf16_64[128](x: Tensor, dy: Tensor, parts: Floats, filter: Filter, per_image: Divisor, per_row: Divisor, pixels_a_split: u32);
         fn conv2d_grad_weight_bf16_128[256](x: Tensor, dy: Tensor, parts: Floats, filter: Filter, per_image: Divisor, per_row: Divisor, pixels_a_split: u32);
         fn sum_parts[256](parts: Floats, splits: u32, dw: Floats, mask: Words, elements: u32, inputs: u32, padded: u32, add: u32);
+    }
+    "weights.cu" {
+        fn update_and_mask[256](
+            parameters: Parameters,
+            owner: Words,
+            keep: Keeps,
+            step: WeightStepPointer,
+            rule: u32,
+            draw: u32,
+            which: u32,
+            bf16: u32,
+        );
+        fn average[256](
+            value: Floats,
+            mask: Bytes,
+            random: Bytes,
+            leak: Floats,
+            mean: Floats,
+            len: u32,
+            scale: f32,
+            which: u32,
+            n: u32,
+        );
     }
 }
 

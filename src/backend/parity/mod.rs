@@ -10,6 +10,8 @@ mod bounded;
 mod conv_cases;
 mod derivatives;
 mod mask_cases;
+#[cfg(simt)]
+mod mutations;
 mod optimiser_cases;
 mod pointwise_cases;
 mod pool_cases;
@@ -63,20 +65,32 @@ impl Device {
 
     /// Runs `with` on a new backend.
     fn run<T: Send>(&self, with: impl FnOnce(&mut dyn Backend) -> T + Send) -> T {
-        POOLS[self.threads - 1].install(|| with((self.make)().as_mut()))
+        #[cfg(simt)]
+        let test = std::thread::current().name().unwrap_or_default().to_string();
+        POOLS[self.threads - 1].install(|| {
+            let value = with((self.make)().as_mut());
+            #[cfg(simt)]
+            mutations::record(&test);
+            value
+        })
     }
 }
 
 fn devices() -> Vec<Device> {
     let mut all = vec![];
     for precision in [Precision::F32, Precision::Bf16] {
-        for level in Level::available() {
+        for level in Level::available().into_iter().filter(|_| !mutated()) {
             all.extend([1, 2].map(|threads| Device::cpu(level, threads, precision)));
         }
         #[cfg(simt)]
         all.extend(simt::SCHEDULES.map(|schedule| Device::simt(schedule, precision)));
     }
     all
+}
+
+/// Whether this process runs the kernels with a synchronisation left out: then nothing else is of interest.
+fn mutated() -> bool {
+    std::env::var_os("CIGL_SIMT_SKIP").is_some()
 }
 
 /// Runs a case everywhere, in both precisions.

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <csetjmp>
 #include <csignal>
+#include <cstdlib>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -88,8 +89,8 @@ struct Engine {
     size_t main_stack_size = 0;
     void* main_fake = nullptr;
 
-    // Tests: a place to leave out, and the places visited.
-    const char* skip_file = nullptr;
+    // Tests: a place to leave out, "FILE:LINE" in the environment, and the places visited.
+    std::string skip_file;
     int skip_line = 0;
     std::vector<bool> visited;
 
@@ -105,6 +106,11 @@ struct Engine {
         shared_begin = region + PAGE;
         shared_end = shared_begin + SHARED_LIMIT;
         mprotect(shared_begin, SHARED_LIMIT, PROT_READ | PROT_WRITE);
+        const char* skip = getenv("CIGL_SIMT_SKIP");
+        if (const char* colon = skip ? strrchr(skip, ':') : nullptr) {
+            skip_file.assign(skip, colon);
+            skip_line = atoi(colon + 1);
+        }
     }
     ~Engine() {
         munmap(stacks, THREADS * STACK);
@@ -455,7 +461,7 @@ bool skipped(Site& site) {
     }
     if (e.visited.size() <= site.number) e.visited.resize(site.number + 1);
     e.visited[site.number] = true;
-    return site.line == e.skip_line && !strcmp(site.file, e.skip_file);
+    return site.line == e.skip_line && e.skip_file == site.file;
 }
 
 int barrier(Site& site, int value, int mode) {
@@ -642,13 +648,6 @@ void simt_free(void* user) {
     if (found == regions.end()) return;
     munmap(found->map, found->map_bytes);
     regions.erase(found);
-}
-
-// Leaves out the synchronisation at a place until told otherwise (line 0: none), on this thread.
-void simt_skip(const char* file, int line) {
-    Engine& e = here();
-    e.skip_file = file;
-    e.skip_line = line;
 }
 
 void simt_forget_visits() {
