@@ -14,6 +14,7 @@ mod memory;
 mod pool;
 mod ptx;
 mod rearrange;
+pub(crate) mod roofline;
 mod select;
 mod weights;
 

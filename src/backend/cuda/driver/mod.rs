@@ -9,6 +9,7 @@ pub(crate) mod real;
 #[cfg(simt)]
 pub(crate) mod simt;
 mod staging;
+pub(crate) mod tally;
 
 use crate::Result;
 
