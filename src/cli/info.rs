@@ -18,9 +18,10 @@ use crate::train::start;
 use crate::train::summary::{costs, planned_ones};
 
 pub(super) fn run(args: &InfoArgs) -> Result<()> {
-    let backend = machine::backend();
+    let config = args.config()?;
+    let backend = machine::backend(config.as_ref().and_then(|config| config.precision));
     let device = backend.device();
-    let Some(config) = args.config()? else {
+    let Some(config) = config else {
         return program(&device, args.json);
     };
     let (shape, published_classes, [published, _]) = config.data.dataset.published();

@@ -78,7 +78,7 @@ impl Device {
 
 fn devices() -> Vec<Device> {
     let mut all = vec![];
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in Precision::ALL {
         for level in Level::available().into_iter().filter(|_| !mutated()) {
             all.extend([1, 2].map(|threads| Device::cpu(level, threads, precision)));
         }
@@ -96,7 +96,7 @@ fn mutated() -> bool {
 /// Runs a case everywhere, in both precisions.
 fn on_every_device(name: &str, case: impl Fn(&mut Arena) + Sync) {
     let seed = name.bytes().map(u64::from).sum();
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in Precision::ALL {
         let mut reference = Reference::new().with_precision(precision);
         let outputs = Arena::play(&mut reference, seed, &case);
         let expected: Vec<Vec<Bounded>> = outputs.iter().map(|output| output.expected(&mut reference)).collect();

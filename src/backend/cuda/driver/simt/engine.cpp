@@ -50,6 +50,7 @@ constexpr size_t STACK = 64 << 10;
 struct Collective {
     unsigned mask, arrived, generation;
     const Site* site;
+    Combine combine;
     unsigned got[2];
     unsigned char given[2][32][16];
 };
@@ -64,6 +65,7 @@ struct Engine {
     std::vector<Thread> threads{THREADS};
     std::vector<Collective> collectives{THREADS / 32 * COLLECTIVES};
     unsigned collective_count[THREADS / 32];
+    unsigned alive_lanes[THREADS / 32];
     char* stacks;
     unsigned char* shared_begin;
     unsigned char* shared_end;
@@ -92,7 +94,7 @@ struct Engine {
     // Tests: a place to leave out, "FILE:LINE" in the environment, and the places visited.
     std::string skip_file;
     int skip_line = 0;
-    std::vector<bool> visited;
+    std::vector<char> visited;
 
     sigjmp_buf fault;
     volatile sig_atomic_t launching = 0;
@@ -256,18 +258,10 @@ void release_barrier(Engine& e) {
         if (e.threads[i].state == State::AtBarrier) e.threads[i].state = State::Ready;
 }
 
-unsigned lanes_alive(const Engine& e, unsigned warp) {
-    unsigned lanes = 0;
-    for (unsigned lane = 0; lane < 32; lane++) {
-        unsigned i = warp * 32 + lane;
-        if (i < e.count && e.threads[i].state != State::Done) lanes |= 1u << lane;
-    }
-    return lanes;
-}
-
 bool complete_if_all_arrived(Engine& e, Collective& c, unsigned warp) {
-    unsigned needed = c.mask & lanes_alive(e, warp);
+    unsigned needed = c.mask & e.alive_lanes[warp];
     if (!c.arrived || (c.arrived & needed) != needed) return false;
+    if (c.combine) c.combine(c.given[c.generation & 1], c.arrived);
     c.got[c.generation & 1] = c.arrived;
     c.arrived = 0;
     c.generation++;
@@ -284,6 +278,7 @@ void finish() {
     if (current->copies) fail("exits with %u cp.async copies that it did not wait for", current->copies);
     current->state = State::Done;
     e.alive--;
+    e.alive_lanes[current->warp] &= ~(1u << current->lane);
     if (e.waiting && e.waiting == e.alive) release_barrier(e);
     unsigned warp = current->warp;
     for (unsigned i = 0; i < e.collective_count[warp]; i++)
@@ -322,6 +317,7 @@ bool run_block(Engine& e) {
     e.shared_at = e.shared_end;
     unsigned warps = (e.count + 31) / 32;
     std::fill_n(e.collective_count, warps, 0u);
+    for (unsigned w = 0; w < warps; w++) e.alive_lanes[w] = e.count - w * 32 >= 32 ? ~0u : (1u << (e.count - w * 32)) - 1;
     for (unsigned i = 0; i < e.count; i++) prepare(e, i);
     unsigned warp_order[THREADS / 32], lane_order[32];
     bool reverse = e.schedule.order == Reverse;
@@ -450,17 +446,23 @@ void fail(const char* format, ...) {
     for (;;) suspend();
 }
 
-bool skipped(Site& site) {
-    Engine& e = *engine;
-    if (!site.number) {
+static void visit(Engine& e, Site& site) {
+    unsigned number = site.number.load(std::memory_order_relaxed);
+    if (!number) {
         std::lock_guard<std::mutex> hold(site_list_lock);
-        if (!site.number) {
+        number = site.number;
+        if (!number) {
             site_list.push_back(&site);
-            site.number = unsigned(site_list.size());
+            site.number = number = unsigned(site_list.size());
         }
     }
-    if (e.visited.size() <= site.number) e.visited.resize(site.number + 1);
-    e.visited[site.number] = true;
+    if (e.visited.size() <= number) e.visited.resize(number + 1);
+    e.visited[number] = 1;
+}
+
+bool skipped(Site& site) {
+    Engine& e = *engine;
+    visit(e, site);
     return site.line == e.skip_line && e.skip_file == site.file;
 }
 
@@ -502,9 +504,9 @@ void preempt() {
     if (e.schedule.order == Random && e.next_random() % 4 == 0) suspend();
 }
 
-Met rendezvous(unsigned mask, Site& site, const void* given, size_t bytes) {
+Met rendezvous(unsigned mask, Site& site, const void* given, size_t bytes, Combine combine) {
     Engine& e = *engine;
-    skipped(site);
+    visit(e, site);
     unsigned warp = current->warp, lane = current->lane;
     if (!(mask >> lane & 1)) fail("calls %s at %s:%d, but its lane %u is not in the mask %08x", site.what, site.file, site.line, lane, mask);
     Collective* all = &e.collectives[warp * COLLECTIVES];
@@ -517,10 +519,13 @@ Met rendezvous(unsigned mask, Site& site, const void* given, size_t bytes) {
         c->mask = mask;
         c->arrived = c->generation = 0;
     }
-    if (!c->arrived) c->site = &site;
-    else if (c->site->line != site.line || strcmp(c->site->file, site.file))
+    if (!c->arrived) {
+        c->site = &site;
+        c->combine = combine;
+    } else if (c->site->line != site.line || strcmp(c->site->file, site.file)) {
         fail("calls %s at %s:%d while lanes of its warp are in %s at %s:%d", site.what, site.file, site.line, c->site->what,
              c->site->file, c->site->line);
+    }
     unsigned slot = c->generation & 1;
     if (bytes) memcpy(c->given[slot][lane], given, bytes);
     c->arrived |= 1u << lane;
