@@ -5,13 +5,17 @@
 
 mod batch_norm;
 mod channels;
+pub(crate) mod choice;
 mod conv;
 pub(crate) mod driver;
-mod kernels;
+pub(crate) mod images;
+pub(crate) mod kernels;
 mod loss;
 mod memory;
 mod pool;
+mod ptx;
 mod rearrange;
+pub(crate) mod roofline;
 mod select;
 mod update;
 mod weights;
