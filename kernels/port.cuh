@@ -9,17 +9,18 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
+// Lets an array type stand before a name.
+template <class T> using Same = T;
+
 #if defined(__CUDACC_RTC__)
-template <class T> struct Same { typedef T type; };
-#define SHARED(name, ...) __shared__ __align__(128) Same<__VA_ARGS__>::type name
+#define SHARED(name, ...) __shared__ __align__(128) Same<__VA_ARGS__> name
 #define ON_GPU 1
 #else
 #include "engine.h"
-template <class T> struct Same { typedef T type; };
 #define SHARED(name, ...)                                                  \
     static const char name##_owner = 0;                                    \
-    auto& name = *static_cast<Same<__VA_ARGS__>::type*>(                   \
-        ::simt::shared(&name##_owner, sizeof(Same<__VA_ARGS__>::type)))
+    auto& name = *static_cast<Same<__VA_ARGS__>*>(                   \
+        ::simt::shared(&name##_owner, sizeof(Same<__VA_ARGS__>)))
 #define ON_GPU 0
 #endif
 

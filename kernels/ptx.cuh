@@ -58,48 +58,62 @@ static inline u16 f32_to_bf16(float x) {
 
 namespace simt {
 
-template <bool transposed> void ldmatrix(u32 (&r)[4], const void* row, Site& site) {
-    if (uintptr_t(row) % 16) fail("gives ldmatrix at line %d an address that is no multiple of 16", site.line);
-    Met met = rendezvous(~0u, site, &row, sizeof row);
-    u32 lane = current->lane;
-    for (u32 matrix = 0; matrix < 4; matrix++) {
-        u16 pair[2];
-        for (u32 i = 0; i < 2; i++) {
-            u32 y = lane / 4, x = 2 * (lane % 4) + i;
-            if (transposed) { u32 t = y; y = x; x = t; }
-            pair[i] = met.of<const u16*>(8 * matrix + y)[x];
-        }
-        r[matrix] = pair[0] | u32(pair[1]) << 16;
-    }
+// The operands of a warp's matrix instruction live in its lanes' stacks; the last lane to arrive does the work of all.
+template <class T> T& operand_of(const unsigned char (*given)[16], u32 lane) {
+    T* at;
+    memcpy(&at, given[lane], sizeof at);
+    return *at;
 }
 
-struct LaneA { u32 a[4]; };
-struct LaneB { u32 b[2]; };
+struct MatrixLoad {
+    const u16* row;
+    u32* r;
+};
+
+template <bool transposed> void ldmatrix(u32 (&r)[4], const void* row, Site& site) {
+    if (uintptr_t(row) % 16) fail("gives ldmatrix at line %d an address that is no multiple of 16", site.line);
+    MatrixLoad mine = {static_cast<const u16*>(row), r};
+    const MatrixLoad* at = &mine;
+    rendezvous(~0u, site, &at, sizeof at, [](const unsigned char (*given)[16], u32) {
+        for (u32 matrix = 0; matrix < 4; matrix++) {
+            u16 value[8][8];
+            for (u32 y = 0; y < 8; y++) memcpy(value[y], operand_of<MatrixLoad>(given, 8 * matrix + y).row, 16);
+            for (u32 lane = 0; lane < 32; lane++) {
+                u32 y = lane / 4, x = 2 * (lane % 4);
+                u16 low = transposed ? value[x][y] : value[y][x], high = transposed ? value[x + 1][y] : value[y][x + 1];
+                operand_of<MatrixLoad>(given, lane).r[matrix] = low | u32(high) << 16;
+            }
+        }
+    });
+}
+
+struct MatrixProduct {
+    const u32* a;
+    u32 b[2];
+    float* c;
+};
 
 inline float bf16_half(u32 pair, u32 high) { return __uint_as_float(high ? pair & 0xffff0000u : pair << 16); }
 
 inline void mma_bf16_16816(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1, Site& site) {
-    // Copies: the second meeting reuses the slots only after every lane has read the first.
-    Met first = rendezvous(~0u, site, a, 16);
-    u32 lane = current->lane, row = lane / 4, column = 2 * (lane % 4);
-    float left[2][16], right[2][16];
-    for (u32 half = 0; half < 2; half++)
-        for (u32 q = 0; q < 4; q++) {
-            LaneA given = first.of<LaneA>(4 * row + q);
-            for (u32 i = 0; i < 4; i++) left[half][8 * (i / 2) + 2 * q + i % 2] = bf16_half(given.a[half + 2 * (i / 2)], i % 2);
+    MatrixProduct mine = {a, {b0, b1}, c};
+    const MatrixProduct* at = &mine;
+    rendezvous(~0u, site, &at, sizeof at, [](const unsigned char (*given)[16], u32) {
+        float left[16][16], right[16][8];
+        for (u32 lane = 0; lane < 32; lane++) {
+            const MatrixProduct& m = operand_of<MatrixProduct>(given, lane);
+            u32 row = lane / 4, k = 2 * (lane % 4);
+            for (u32 e = 0; e < 8; e++) left[row + e / 2 % 2 * 8][k + e % 2 + e / 4 * 8] = bf16_half(m.a[e / 2], e % 2);
+            for (u32 e = 0; e < 4; e++) right[k + e % 2 + e / 2 * 8][row] = bf16_half(m.b[e / 2], e % 2);
         }
-    u32 b[2] = {b0, b1};
-    Met second = rendezvous(~0u, site, b, 8);
-    for (u32 n = 0; n < 2; n++)
-        for (u32 q = 0; q < 4; q++) {
-            LaneB given = second.of<LaneB>(4 * (column + n) + q);
-            for (u32 i = 0; i < 4; i++) right[n][8 * (i / 2) + 2 * q + i % 2] = bf16_half(given.b[i / 2], i % 2);
-        }
-    for (u32 i = 0; i < 4; i++) {
-        float sum = 0;
-        for (u32 k = 0; k < 16; k++) sum += left[i / 2][k] * right[i % 2][k];
-        c[i] += sum;
-    }
+        float sum[16][8] = {};
+        for (u32 m = 0; m < 16; m++)
+            for (u32 k = 0; k < 16; k++)
+                for (u32 n = 0; n < 8; n++) sum[m][n] += left[m][k] * right[k][n];
+        for (u32 lane = 0; lane < 32; lane++)
+            for (u32 e = 0; e < 4; e++)
+                operand_of<MatrixProduct>(given, lane).c[e] += sum[lane / 4 + e / 2 * 8][2 * (lane % 4) + e % 2];
+    });
 }
 
 struct Wait {

@@ -57,7 +57,8 @@
 //!
 //! # Numbers
 //! The same seed gives the same bits on the same device, on any number of threads. Everything random is a function of the seed
-//! and of what it is for ([`rng`]), so a run continued from a checkpoint is the run that was never interrupted.
+//! and of what it is for ([`rng`]), so a run continued from a checkpoint is the run that was never interrupted. What is stored in
+//! f32 and what may be in bf16 is said at [`backend::Precision`].
 
 pub mod backend;
 pub mod bitmask;

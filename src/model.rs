@@ -267,7 +267,7 @@ impl Model {
         backend.begin_step(state)?;
         backend.write_map(recording.images, images)?;
         backend.write_map(target_map, targets)?;
-        recording.plan.forward(backend)?;
+        recording.plan.run(backend)?;
         let seen = backend.read(loss)?;
         if !seen[0].is_finite() {
             backend.write_map(recording.images, images)?;
@@ -275,7 +275,6 @@ impl Model {
             let layer = recording.plan.first_non_finite(backend)?.unwrap_or_else(|| "the loss".into());
             return Err(Error::Diverged { loss: seen[0], step: u64::from(state.step), layer });
         }
-        recording.plan.backward(backend)?;
         Ok(BatchLoss { loss: seen[0], correct: seen[1] as u32 })
     }
 

@@ -7,6 +7,7 @@
 mod tests;
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::backend::{Backend, Map, Precision, Sink, Span};
 use crate::error::Result;
@@ -55,6 +56,14 @@ enum Pass {
     Backward,
 }
 
+/// What of a plan is replayed.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Forward,
+    Backward,
+    Whole,
+}
+
 #[derive(Debug)]
 struct Step {
     node: usize,
@@ -74,6 +83,8 @@ pub enum Written {
 /// A planned graph.
 #[derive(Debug)]
 pub struct Plan {
+    /// Different for each plan of the process.
+    number: u64,
     graph: Graph,
     steps: Vec<Step>,
     backward_at: usize,
@@ -167,7 +178,9 @@ impl Plan {
             })
             .collect();
         let workspaces = (0..graph.nodes.len()).map(workspace).collect();
-        Plan { graph, steps: list, backward_at: trace.backward_at, maps, workspaces, places, end, peak }
+        static PLANS: AtomicU64 = AtomicU64::new(0);
+        let number = PLANS.fetch_add(1, Ordering::Relaxed);
+        Plan { number, graph, steps: list, backward_at: trace.backward_at, maps, workspaces, places, end, peak }
     }
 
     /// Where a node's value lies.
@@ -224,12 +237,27 @@ impl Plan {
 
     /// Replays the forward pass.
     pub fn forward(&self, on: &mut dyn Backend) -> Result<()> {
-        self.steps[..self.backward_at].iter().try_for_each(|step| self.replay(on, step))
+        self.replay_all(on, Part::Forward, &self.steps[..self.backward_at])
     }
 
     /// Replays the backward pass.
     pub fn backward(&self, on: &mut dyn Backend) -> Result<()> {
-        self.steps[self.backward_at..].iter().try_for_each(|step| self.replay(on, step))
+        self.replay_all(on, Part::Backward, &self.steps[self.backward_at..])
+    }
+
+    /// Replays both: what a device may make one launch of.
+    pub fn run(&self, on: &mut dyn Backend) -> Result<()> {
+        self.replay_all(on, Part::Whole, &self.steps)
+    }
+
+    fn replay_all(&self, on: &mut dyn Backend, part: Part, steps: &[Step]) -> Result<()> {
+        if on.begin_replay(3 * self.number + part as u64)? {
+            return Ok(());
+        }
+        let done = steps.iter().try_for_each(|step| self.replay(on, step));
+        let ended = on.end_replay(done.is_ok());
+        // The first failure is the one to tell.
+        done.and(ended)
     }
 
     /// Replays the forward pass and names the first layer whose value is not finite.

@@ -292,6 +292,16 @@ pub trait Backend: Send {
     /// Sets what the next replay may depend on.
     fn begin_step(&mut self, state: StepState) -> Result<()>;
 
+    /// Announces the launches of a plan, always the same under one key and [`StepState::extent`]. Answers true when the device had them
+    /// recorded and has run them; otherwise the caller makes them, and [`Backend::end_replay`] follows whatever became of them.
+    fn begin_replay(&mut self, _plan: u64) -> Result<bool> {
+        Ok(false)
+    }
+    /// The launches since [`Backend::begin_replay`] were made, all of them if `complete`.
+    fn end_replay(&mut self, _complete: bool) -> Result<()> {
+        Ok(())
+    }
+
     /// y = conv(x, w): cross-correlation, zero padding.
     fn conv2d(&mut self, x: Map, w: Weight, conv: Conv, y: Map) -> Result<()>;
     /// dx from dy.

@@ -2,12 +2,15 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// How the numbers of a [`Map`](super::Map) are stored; arithmetic on them is in f32 either way.
 ///
 /// A backend has one precision for its activations, their gradients and the effective weights. Masters of the weights, gradients
 /// of parameters, optimiser state, statistics and losses are f32 on every backend, and so are the maps that the loss reads: a plan
 /// settles it map by map.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// IEEE 754 binary32: 24 significant bits.
     #[default]
@@ -17,6 +20,17 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// Both.
+    pub const ALL: [Precision; 2] = [Precision::F32, Precision::Bf16];
+
+    /// The name on the command line and in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+        }
+    }
+
     /// What is read back after `x` was stored: the nearest number of this precision, the even one of two; NaN stays NaN, and what
     /// is too large becomes infinite.
     #[inline]
@@ -29,12 +43,8 @@ impl Precision {
 }
 
 impl fmt::Display for Precision {
-    /// `f32` or `bf16`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Precision::F32 => "f32",
-            Precision::Bf16 => "bf16",
-        })
+        f.pad(self.name())
     }
 }
 

@@ -4,9 +4,11 @@ use indicatif::HumanCount;
 use serde_json::json;
 
 use super::args::InfoArgs;
+use super::kernels;
 use super::machine;
 use super::output::print;
 use crate::backend::cpu::Level;
+use crate::backend::cuda::driver::card::Card;
 use crate::error::{Error, Result};
 use crate::graph::Mode;
 use crate::model::Model;
@@ -16,9 +18,10 @@ use crate::train::start;
 use crate::train::summary::{costs, planned_ones};
 
 pub(super) fn run(args: &InfoArgs) -> Result<()> {
-    let backend = machine::backend();
+    let config = args.config()?;
+    let backend = machine::backend(config.as_ref().and_then(|config| config.precision));
     let device = backend.device();
-    let Some(config) = args.config()? else {
+    let Some(config) = config else {
         return program(&device, args.json);
     };
     let (shape, published_classes, [published, _]) = config.data.dataset.published();
@@ -76,11 +79,34 @@ pub(super) fn run(args: &InfoArgs) -> Result<()> {
 fn program(device: &str, json: bool) -> Result<()> {
     let (version, threads) = (env!("CARGO_PKG_VERSION"), rayon::current_num_threads());
     let simd = format!("{:?}", Level::detect()).to_lowercase();
+    let (gpus, why_none) = match gpus() {
+        Ok(gpus) => (gpus, None),
+        Err(why) => (Vec::new(), Some(why.to_string())),
+    };
     if json {
-        print(format_args!("{:#}", json!({"version": version, "devices": [device], "threads": threads, "simd": simd})))
-    } else {
-        print(format_args!(
-            "cigl {version}\ndevices  {device}\nthreads  {threads}\nsimd     {simd} (CIGL_SIMD=avx512|avx2|portable forces one)"
-        ))
+        let devices: Vec<&str> = std::iter::once(device).chain(gpus.iter().map(String::as_str)).collect();
+        let program = json!({
+            "version": version, "devices": devices, "threads": threads, "simd": simd, "kernels": kernels::json()
+        });
+        return print(format_args!("{program:#}"));
     }
+    print(format_args!("cigl {version}\ndevices  {device}"))?;
+    for gpu in gpus.iter().chain(&why_none.map(|why| format!("no CUDA: {why}"))) {
+        print(format_args!("         {gpu}"))?;
+    }
+    print(format_args!(
+        "threads  {threads}\nsimd     {simd} (CIGL_SIMD=avx512|avx2|portable forces one)\nkernels  {}",
+        kernels::origin()
+    ))?;
+    match kernels::table() {
+        Some(table) => print(format_args!(
+            "\nshared memory of a block in bytes, registers of a thread on each architecture:\n\n{table}"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// The GPUs, as "cuda:0 NVIDIA H100 80GB HBM3 (sm_90, driver 13.0)".
+fn gpus() -> Result<Vec<String>> {
+    (0..Card::count()?).map(|i| Ok(format!("cuda:{i} {}", Card::find(i)?.describe()))).collect()
 }

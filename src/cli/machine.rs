@@ -8,8 +8,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use super::args::Machine;
-use crate::backend::Backend;
 use crate::backend::cpu::Cpu;
+use crate::backend::{Backend, Precision};
 use crate::error::{Error, Result};
 
 impl Machine {
@@ -23,9 +23,9 @@ impl Machine {
     }
 }
 
-/// The device's backend. There is only the CPU so far, so `auto` is the CPU.
-pub(super) fn backend() -> Box<dyn Backend> {
-    Box::new(Cpu::new())
+/// The device's backend, in its own precision if none is given. There is only the CPU so far, so `auto` is the CPU.
+pub(super) fn backend(precision: Option<Precision>) -> Box<dyn Backend> {
+    Box::new(Cpu::new().with_precision(precision.unwrap_or_default()))
 }
 
 /// Bytes of memory that can be had without swapping.

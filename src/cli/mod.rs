@@ -4,6 +4,7 @@ pub mod args;
 mod eval;
 mod help;
 mod info;
+mod kernels;
 mod machine;
 mod output;
 mod predict;

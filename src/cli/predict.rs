@@ -12,7 +12,7 @@ use crate::train::trained::Trained;
 
 pub(super) fn run(args: &PredictArgs) -> Result<()> {
     args.machine.use_threads()?;
-    let mut trained = Trained::open(&args.model, machine::backend())?;
+    let mut trained = Trained::open(&args.model, |config| machine::backend(config.precision))?;
     let (shape, normalisation) = (trained.image(), trained.about.normalisation.clone());
     let mut pixels = Vec::new();
     for path in &args.images {

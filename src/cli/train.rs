@@ -53,7 +53,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
             memory: machine::free_memory(),
             disk: machine::free_disk(folder.path()),
         };
-        let outcome = run::run(config, folder, splits, machine::backend(), &mut around);
+        let outcome = run::run(config, folder, splits, machine::backend(config.precision), &mut around);
         progress.clear();
         let Outcome { summary, test } = outcome?;
         results.push((summary, Some(test)));

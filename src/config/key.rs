@@ -58,6 +58,7 @@ pub const KEYS: &[Key] = keys! {
     "sparsity" BELOW_ONE, "fraction of the masked tensors' weights that are 0";
     "seed" Allowed::Integer(0), "every random number follows from it";
     "device" Allowed::Choice(&["auto", "cpu"]), "where the work is done";
+    "precision" Allowed::Choice(&["f32", "bf16"]), "how activations are stored; default: the device's own";
     "train.epochs" Allowed::Integer(1), "length of training; rescales every schedule given as a fraction";
     "train.steps" Allowed::Integer(0), "stop after so many steps, schedules unscaled; 0 evaluates the initial model";
     "train.multiplier" POSITIVE, "stretches epochs and every schedule";

@@ -10,6 +10,7 @@ pub use amount::{Epoch, Steps};
 pub use method::{Ingredients, MaskUpdates, Method};
 pub use resolve::{Assignment, Settings};
 
+use crate::backend::Precision;
 use crate::data::{Limits, Source};
 use crate::sparse::density::Distribution;
 use crate::sparse::schedule::DropSchedule;
@@ -34,6 +35,9 @@ pub struct Config {
     pub seed: u64,
     /// Where the work is done.
     pub device: Device,
+    /// How activations, their gradients and effective weights are stored; the device's own way if not given. A run records what it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
     /// The optimiser and its schedule.
     pub train: Train,
     /// The images.
@@ -421,14 +425,15 @@ impl Config {
     }
 
     /// The first key that makes `other` another experiment; where the data is, on which device and by which version of the program is
-    /// no difference.
+    /// no difference, and neither is a precision that only one of them gives.
     pub fn first_difference(&self, other: &Config) -> Option<String> {
-        let table = |config: &Config| {
-            let mut config = Config { version: String::new(), device: Device::Auto, ..config.clone() };
+        let table = |config: &Config, other: &Config| {
+            let precision = config.precision.or(other.precision);
+            let mut config = Config { version: String::new(), device: Device::Auto, precision, ..config.clone() };
             config.data.dir = None;
             toml::Table::try_from(config).expect("to_toml says why")
         };
-        difference("", &table(self), &table(other))
+        difference("", &table(self, other), &table(other, self))
     }
 
     /// The configuration as TOML with every value written out; [`Config::from_toml`] reads it back.

@@ -315,6 +315,7 @@ mod tests {
             "digits",
             &[
                 "train.steps=1",
+                "precision=f32",
                 "train.init=a",
                 "data.dir=b",
                 "data.train_limit=9",

@@ -243,6 +243,8 @@ fn moments(trainer: &Trainer) -> Vec<(ParameterId, String, Span)> {
 }
 
 /// Writes everything that the run needs to go on; `seconds` of training so far.
+///
+/// All of it is f32 in whatever precision the run stores its activations: the file can be read in any.
 pub fn save(trainer: &mut Trainer, seconds: f64, path: &Path) -> Result<()> {
     let mut tensors = Tensors::default();
     add_parameters(&mut trainer.model, &mut tensors)?;

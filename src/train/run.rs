@@ -59,6 +59,8 @@ pub struct Surroundings<'a> {
 }
 
 /// Trains, measures and writes the run of `config` into `folder`; continues it where the folder holds an unfinished one.
+///
+/// What is written names the precision of `backend`.
 pub fn run(
     config: &Config,
     folder: &RunFolder,
@@ -67,6 +69,7 @@ pub fn run(
     around: &mut Surroundings,
 ) -> Result<Outcome> {
     let device = backend.device();
+    let config = &Config { precision: Some(backend.precision()), ..config.clone() };
     let timetable = Timetable::new(config, splits.train.len())?;
     let model = new_model(config, &splits.train, backend)?;
     let mut trainer = Trainer::new(config, timetable, model, &splits.train)?;

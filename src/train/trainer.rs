@@ -111,7 +111,8 @@ pub struct Trainer<'a> {
 impl<'a> Trainer<'a> {
     /// A run of any network, one of your own for example, on `train` from its very beginning: initial weights and masks are set.
     ///
-    /// What `config` says of the network, its name and width, is not looked at, and neither is `config.device`.
+    /// What `config` says of the network, its name and width, is not looked at, and neither are `config.device` and
+    /// `config.precision`.
     ///
     /// # Errors
     /// As [`Timetable::new`], [`Model::new`] and [`Trainer::new`].

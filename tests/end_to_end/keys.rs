@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use cigl::backend::Precision;
 use cigl::config::key::KEYS;
 use cigl::config::{Assignment, Config};
 use serde_json::Value;
@@ -30,6 +31,7 @@ const CASES: &[(&str, &[&str], [&str; 2], Shows)] = &[
     ("method", &[], ["rigl", "set"], Model),
     ("sparsity", &[], ["0.9", "0.8"], Model),
     ("seed", &[], ["1", "2"], Model),
+    ("precision", &[], ["f32", "bf16"], Model),
     ("train.epochs", &[], ["6", "7"], Model),
     ("train.steps", &[], ["12", "13"], Model),
     ("train.multiplier", &[], ["1", "1.5"], Model),
@@ -179,6 +181,31 @@ fn version_and_device_are_recorded() {
     assert_eq!(model(&plain).all, model(&changed).all);
     let config = Config::read(&changed.join("config.toml")).unwrap();
     assert_eq!((config.version.as_str(), config.device.name()), (env!("CARGO_PKG_VERSION"), "cpu"));
+}
+
+#[test]
+fn a_run_records_its_precision_keeps_it_and_is_evaluated_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let recorded = |run: &Path| Config::read(&run.join("config.toml")).unwrap().precision;
+    let plain = trained(folder.path(), "plain", "cigl", &["train.steps=3"]);
+    assert_eq!(recorded(&plain), Some(Precision::F32), "the CPU's own");
+    let coarse = trained(folder.path(), "coarse", "cigl", &["train.steps=3", "precision=bf16"]);
+    assert_eq!(recorded(&coarse), Some(Precision::Bf16));
+    let (result, measured) = (model(&coarse), summary(&coarse)["test"].clone());
+    let mut eval = cigl();
+    eval.args(["eval", "--json"]).arg(&coarse);
+    let evaluated: Value = serde_json::from_slice(&succeed(eval).stdout).unwrap();
+    assert_eq!(evaluated["nll"], measured["nll"]);
+
+    std::fs::remove_file(coarse.join("summary.json")).unwrap();
+    let mut other = train("cigl", &coarse, &["train.steps=3"]);
+    other.args(["--resume", "--precision", "f32"]);
+    let error = fail(other, 2);
+    assert!(error.contains("begun with another precision"), "{error}");
+    let mut resume = train("cigl", &coarse, &["train.steps=3"]);
+    resume.arg("--resume");
+    succeed(resume);
+    assert_eq!((recorded(&coarse), model(&coarse).all), (Some(Precision::Bf16), result.all));
 }
 
 #[test]

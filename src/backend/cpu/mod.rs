@@ -81,7 +81,8 @@ impl Backend for Cpu {
             Level::Avx512 => "AVX-512",
         };
         let threads = rayon::current_num_threads();
-        format!("cpu ({threads} thread{}, {simd})", if threads == 1 { "" } else { "s" })
+        let rounded = if self.precision == Precision::F32 { String::new() } else { format!(", {}", self.precision) };
+        format!("cpu ({threads} thread{}, {simd}{rounded})", if threads == 1 { "" } else { "s" })
     }
 
     fn precision(&self) -> Precision {

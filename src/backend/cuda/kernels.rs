@@ -33,6 +33,34 @@ impl Tensor {
     }
 }
 
+/// `Filter` of conv.cu.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub(super) struct Filter {
+    pub(super) rows: u32,
+    pub(super) columns: u32,
+    pub(super) stride: u32,
+    pub(super) padding: u32,
+}
+
+/// `Divisor` of conv.cu: x / by is the high word of x multiplier, shifted, for x below 2^31.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub(super) struct Divisor {
+    pub(super) by: u32,
+    pub(super) multiplier: u32,
+    pub(super) shift: u32,
+}
+
+impl Divisor {
+    /// Granlund & Montgomery 1994: with 2^s >= by the rounded-up multiplier 2^(31 + s) / by errs by less than one part in 2^31.
+    pub(super) fn new(by: u32) -> Self {
+        let bits = by.next_power_of_two().trailing_zeros();
+        let multiplier = (1u64 << (31 + bits)).div_ceil(u64::from(by)) as u32;
+        Divisor { by, multiplier, shift: bits.saturating_sub(1) }
+    }
+}
+
 /// `Parameter` of weights.cu: null is what it lacks or a launch leaves alone.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
@@ -198,6 +226,18 @@ kernels! {
         fn copy[256](x: Tensor, y: Tensor, add: u32);
         fn add_bias[256](x: Tensor, bias: Floats, y: Tensor);
     }
+    "conv.cu" {
+        fn conv2d_f32[128](x: Tensor, w: Anything, y: Tensor, filter: Filter);
+        fn conv2d_bf16_64[128](x: Tensor, w: Anything, y: Tensor, filter: Filter);
+        fn conv2d_bf16_128[256](x: Tensor, w: Anything, y: Tensor, filter: Filter);
+        fn conv2d_grad_input_f32[128](dy: Tensor, w: Anything, dx: Tensor, filter: Filter, add: u32);
+        fn conv2d_grad_input_bf16_64[128](dy: Tensor, w: Anything, dx: Tensor, filter: Filter, add: u32);
+        fn conv2d_grad_input_bf16_128[256](dy: Tensor, w: Anything, dx: Tensor, filter: Filter, add: u32);
+        fn conv2d_grad_weight_f32[128](x: Tensor, dy: Tensor, parts: Floats, filter: Filter, per_image: Divisor, per_row: Divisor, pixels_a_split: u32);
+        fn conv2d_grad_weight_bf16_64[128](x: Tensor, dy: Tensor, parts: Floats, filter: Filter, per_image: Divisor, per_row: Divisor, pixels_a_split: u32);
+        fn conv2d_grad_weight_bf16_128[256](x: Tensor, dy: Tensor, parts: Floats, filter: Filter, per_image: Divisor, per_row: Divisor, pixels_a_split: u32);
+        fn sum_parts[256](parts: Floats, splits: u32, dw: Floats, mask: Words, elements: u32, inputs: u32, padded: u32, add: u32);
+    }
     "select.cu" {
         fn select_histogram[256](
             jobs: Jobs,
@@ -244,6 +284,49 @@ kernels! {
             n: u32,
         );
     }
+
+    "batch_norm.cu" {
+        fn batch_norm_tiles[256](x: Tensor, partial: Floats);
+        fn batch_norm_statistics[256](
+            x: Tensor, partial: Floats, tiles: u32, epsilon: f32, state: StepPointer, running_mean: Floats,
+            running_variance: Floats, batch: Floats
+        );
+        fn batch_norm[256](x: Tensor, batch: Floats, scale: Floats, shift: Floats, relu: u32, y: Tensor);
+        fn batch_norm_inference[256](
+            x: Tensor, mean: Floats, variance: Floats, epsilon: f32, scale: Floats, shift: Floats, relu: u32, y: Tensor
+        );
+        fn batch_norm_grad_tiles[256](
+            x: Tensor, dy: Tensor, batch: Floats, scale: Floats, shift: Floats, relu: u32, partial: Floats
+        );
+        fn batch_norm_grad_parameters[256](
+            x: Tensor, partial: Floats, tiles: u32, batch: Floats, scale: Floats, dscale: Floats, add_scale: u32,
+            dshift: Floats, add_shift: u32, coefficients: Floats
+        );
+        fn batch_norm_grad[256](
+            x: Tensor, dy: Tensor, batch: Floats, scale: Floats, shift: Floats, relu: u32, coefficients: Floats,
+            dx: Tensor, add: u32
+        );
+    }
+    "bias_grad.cu" {
+        fn bias_grad_tiles[256](dy: Tensor, partial: Floats);
+        fn bias_grad[256](dy: Tensor, partial: Floats, tiles: u32, db: Floats, add: u32);
+    }
+    "loss.cu" {
+        fn softmax_cross_entropy_rows[256](logits: Tensor, targets: Tensor, costs: Floats, right: Words);
+        fn softmax_cross_entropy[256](costs: Floats, right: Words, rows: u32, loss: Floats);
+        fn softmax_cross_entropy_grad[256](logits: Tensor, targets: Tensor, dlogits: Tensor, add: u32);
+    }
+    "pool.cu" {
+        fn max_pool[256](x: Tensor, size: u32, stride: u32, padding: u32, y: Tensor);
+        fn max_pool_grad[256](x: Tensor, dy: Tensor, size: u32, stride: u32, padding: u32, dx: Tensor, add: u32);
+        fn average_pool[256](x: Tensor, scale: f32, y: Tensor);
+        fn average_pool_grad[256](dy: Tensor, scale: f32, dx: Tensor, add: u32);
+    }
+    "rearrange.cu" {
+        fn dropout[256](x: Tensor, limit: u32, scale: f32, site: u32, state: StepPointer, y: Tensor, add: u32);
+        fn flatten[256](x: Tensor, y: Tensor);
+        fn flatten_grad[256](dy: Tensor, dx: Tensor, add: u32);
+    }
 }
 
 #[cfg(test)]
@@ -266,10 +349,11 @@ mod tests {
             for declaration in text.split("extern \"C\" __global__ void ").skip(1) {
                 let declaration = declaration.split_once(") {").expect("a kernel has a body").0;
                 let bounds = declaration.strip_prefix("__launch_bounds__(").expect("launch bounds come first");
-                let (threads, rest) = bounds.split_once(") ").unwrap();
+                let (threads, rest) = bounds.split_once(')').unwrap();
                 let (name, parameters) = rest.split_once('(').unwrap();
                 let parameters = parameters.split(',').map(parameter).collect();
-                let before = found.insert(name.to_string(), (file.clone(), threads.parse().unwrap(), parameters));
+                let before =
+                    found.insert(name.trim().to_string(), (file.clone(), threads.parse().unwrap(), parameters));
                 assert!(before.is_none(), "{name} is declared twice");
             }
         }
@@ -287,6 +371,20 @@ mod tests {
             None => kind,
         };
         format!("{kind} {name}")
+    }
+
+    #[test]
+    fn a_divisor_divides() {
+        let some =
+            [1, 2, 3, 5, 7, 31, 32, 33, 49, 64, 196, 1000, 3136, 65535, 65537, 1 << 20, (1 << 30) + 1, (1 << 31) - 1];
+        for by in some {
+            let d = Divisor::new(by);
+            for x in some.into_iter().flat_map(|x| [x - 1, x, x.saturating_mul(by).min((1 << 31) - 1)]) {
+                let high = (u64::from(x) * u64::from(d.multiplier) >> 32) as u32;
+                let quotient = if by == 1 { x } else { high >> d.shift };
+                assert_eq!(quotient, x / by, "{x} / {by}");
+            }
+        }
     }
 
     #[test]

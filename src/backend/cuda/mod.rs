@@ -4,18 +4,25 @@
 //! The same code runs on the real driver and, for tests, on an engine that executes the kernels' sources on the CPU.
 
 mod batch_norm;
+mod channels;
+pub(crate) mod choice;
 mod conv;
 pub(crate) mod driver;
-mod kernels;
+pub(crate) mod images;
+pub(crate) mod kernels;
 mod loss;
 mod memory;
 mod pool;
+mod ptx;
 mod rearrange;
+pub(crate) mod roofline;
 mod select;
 mod update;
 mod weights;
 
-use driver::Driver;
+use std::collections::HashMap;
+
+use driver::{Driver, Graph};
 use kernels::{Each, Floats, StepPointer, Tensor};
 use memory::Buffer;
 use weights::Layers;
@@ -34,6 +41,15 @@ struct DeviceStep {
     statistics_momentum: f32,
 }
 
+/// What a plan's launches are at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Replays {
+    /// Made once, so that scratch memory has its size.
+    Warm,
+    /// Recorded.
+    Captured(Graph),
+}
+
 /// The CUDA backend.
 pub(crate) struct Cuda {
     precision: Precision,
@@ -44,6 +60,10 @@ pub(crate) struct Cuda {
     step: Buffer,
     state: StepState,
     layers: Layers,
+    /// By plan and whether dense gradients are wanted.
+    replays: HashMap<(u64, bool), Replays>,
+    /// The replay in progress, and whether it is being captured.
+    replaying: Option<((u64, bool), bool)>,
     driver: Box<dyn Driver>,
 }
 
@@ -60,6 +80,8 @@ impl Cuda {
             step,
             state,
             layers: Layers::default(),
+            replays: HashMap::new(),
+            replaying: None,
             driver,
         };
         backend.begin_step(state)?;
@@ -68,6 +90,12 @@ impl Cuda {
 
     fn driver(&mut self) -> &mut dyn Driver {
         self.driver.as_mut()
+    }
+
+    /// Drops all captured launches: they name places that are no more.
+    fn forget_replays(&mut self) {
+        self.replays.clear();
+        self.driver.forget_graphs();
     }
 
     fn tensor(&self, map: Map) -> Tensor {
@@ -85,8 +113,7 @@ impl Cuda {
     /// Space for `bytes` bytes until the next call; what is in it is anything.
     fn scratch(&mut self, bytes: usize) -> Result<driver::Address> {
         if self.scratch.bytes < bytes {
-            // Captured launches name the old place.
-            self.driver.forget_graphs();
+            self.forget_replays();
             self.scratch.replace(self.driver.as_mut(), bytes)?;
         }
         Ok(self.scratch.at)
@@ -108,7 +135,7 @@ impl Backend for Cuda {
 
     fn reserve(&mut self, len: usize) -> Result<()> {
         if self.memory.reserve(self.driver.as_mut(), 4 * len)? {
-            self.driver.forget_graphs();
+            self.forget_replays();
         }
         Ok(())
     }
@@ -166,6 +193,36 @@ impl Backend for Cuda {
         self.state = state;
         let StepState { seed, step, statistics_momentum, .. } = state;
         self.driver.write(self.step.at, bytemuck::bytes_of(&DeviceStep { seed, step, statistics_momentum }))
+    }
+
+    // The first replay runs and finds how much scratch memory it takes, the second is captured, the rest are one launch.
+    fn begin_replay(&mut self, plan: u64) -> Result<bool> {
+        let key = (plan, self.state.extent == Extent::Dense);
+        match self.replays.get(&key) {
+            Some(&Replays::Captured(graph)) => return self.driver.replay(graph).map(|()| true),
+            Some(Replays::Warm) => {
+                self.driver.begin_capture()?;
+                self.replaying = Some((key, true));
+            }
+            None => self.replaying = Some((key, false)),
+        }
+        Ok(false)
+    }
+
+    fn end_replay(&mut self, complete: bool) -> Result<()> {
+        let Some((key, captured)) = self.replaying.take() else { return Ok(()) };
+        let graph = if captured { Some(self.driver.end_capture()?) } else { None };
+        match graph {
+            _ if !complete => self.forget_replays(),
+            Some(graph) => {
+                self.replays.insert(key, Replays::Captured(graph));
+                self.driver.replay(graph)?;
+            }
+            None => {
+                self.replays.insert(key, Replays::Warm);
+            }
+        }
+        Ok(())
     }
 
     fn conv2d(&mut self, x: Map, w: Weight, conv: Conv, y: Map) -> Result<()> {

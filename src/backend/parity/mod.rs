@@ -10,6 +10,8 @@ mod bounded;
 mod conv_cases;
 mod derivatives;
 mod mask_cases;
+#[cfg(simt)]
+mod mutations;
 mod optimiser_cases;
 mod pointwise_cases;
 mod pool_cases;
@@ -63,14 +65,21 @@ impl Device {
 
     /// Runs `with` on a new backend.
     fn run<T: Send>(&self, with: impl FnOnce(&mut dyn Backend) -> T + Send) -> T {
-        POOLS[self.threads - 1].install(|| with((self.make)().as_mut()))
+        #[cfg(simt)]
+        let test = std::thread::current().name().unwrap_or_default().to_string();
+        POOLS[self.threads - 1].install(|| {
+            let value = with((self.make)().as_mut());
+            #[cfg(simt)]
+            mutations::record(&test);
+            value
+        })
     }
 }
 
 fn devices() -> Vec<Device> {
     let mut all = vec![];
-    for precision in [Precision::F32, Precision::Bf16] {
-        for level in Level::available() {
+    for precision in Precision::ALL {
+        for level in Level::available().into_iter().filter(|_| !mutated()) {
             all.extend([1, 2].map(|threads| Device::cpu(level, threads, precision)));
         }
         #[cfg(simt)]
@@ -79,10 +88,15 @@ fn devices() -> Vec<Device> {
     all
 }
 
+/// Whether this process runs the kernels with a synchronisation left out: then nothing else is of interest.
+fn mutated() -> bool {
+    std::env::var_os("CIGL_SIMT_SKIP").is_some()
+}
+
 /// Runs a case everywhere, in both precisions.
 fn on_every_device(name: &str, case: impl Fn(&mut Arena) + Sync) {
     let seed = name.bytes().map(u64::from).sum();
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in Precision::ALL {
         let mut reference = Reference::new().with_precision(precision);
         let outputs = Arena::play(&mut reference, seed, &case);
         let expected: Vec<Vec<Bounded>> = outputs.iter().map(|output| output.expected(&mut reference)).collect();

@@ -6,8 +6,6 @@ use super::recorder::Recorder;
 use super::*;
 use crate::nn::{Conv2d, NETWORKS, NetworkOptions, network};
 
-const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
-
 /// No two places that are alive at one step overlap.
 fn assert_apart(plan: &Plan, what: &str) {
     for (i, a) in plan.table().iter().enumerate() {
@@ -67,7 +65,7 @@ fn plans_of_all_networks_read_what_was_written_and_waste_little_memory() {
         for (&dropout, mode) in
             dropouts.iter().flat_map(|d| [Mode::Train, Mode::Evaluate, Mode::Reestimate].map(|m| (d, m)))
         {
-            for (batch, precision) in [2, 15, 16, 128].into_iter().flat_map(|b| PRECISIONS.map(|p| (b, p))) {
+            for (batch, precision) in [2, 15, 16, 128].into_iter().flat_map(|b| Precision::ALL.map(|p| (b, p))) {
                 let what = format!("{name}, {mode:?}, batch {batch}, dropout {dropout}, {precision}");
                 let body = network(name, NetworkOptions { dropout, ..NetworkOptions::default() }).unwrap();
                 let images = Shape::images(batch, 3, size, size);

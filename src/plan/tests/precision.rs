@@ -84,7 +84,7 @@ fn logits_kept_for_the_host_are_f32_without_a_loss_too() {
 
 #[test]
 fn gradients_have_the_backends_precision_and_an_f32_backend_knows_no_other() {
-    for backends in [F32, Bf16] {
+    for backends in Precision::ALL {
         let plan = planned(backends, &small);
         let gradients: Vec<_> = plan.table().iter().filter(|p| p.content == Content::Gradient).collect();
         assert_eq!(gradients.len(), 5);

@@ -2,8 +2,14 @@
 //!
 //! One implementation drives a GPU; another runs the same kernels on the CPU, for tests.
 
+pub(crate) mod card;
+mod code;
+pub(crate) mod nvrtc;
+pub(crate) mod real;
 #[cfg(simt)]
 pub(crate) mod simt;
+mod staging;
+pub(crate) mod tally;
 
 use crate::Result;
 

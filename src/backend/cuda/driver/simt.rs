@@ -27,7 +27,6 @@ unsafe extern "C" {
     ) -> c_int;
     fn simt_allocate(bytes: usize) -> *mut c_void;
     fn simt_free(at: *mut c_void);
-    fn simt_skip(file: *const c_char, line: c_int);
     fn simt_forget_visits();
     fn simt_visited(number: c_uint, file: *mut *const c_char, line: *mut c_int, what: *mut *const c_char) -> bool;
 }
@@ -221,42 +220,27 @@ impl Drop for Simt {
 /// A place where a kernel's threads wait for each other or for memory.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Site {
-    pub(crate) file: CString,
-    pub(crate) line: i32,
-    pub(crate) what: String,
+    /// The source, as the compiler was told of it.
+    pub(crate) file: String,
+    pub(crate) line: u32,
 }
 
-/// Runs `f` and returns the places of synchronisation that its launches on this thread passed.
-pub(crate) fn sites_visited<T>(f: impl FnOnce() -> T) -> (T, Vec<Site>) {
+/// The places of synchronisation that launches on this thread passed since the last call.
+pub(crate) fn take_visits() -> Vec<Site> {
+    let visit = |number| {
+        let (mut file, mut line, mut what) = (std::ptr::null(), 0, std::ptr::null());
+        // SAFETY: three places to write to; the strings are literals.
+        unsafe {
+            simt_visited(number, &mut file, &mut line, &mut what)
+                .then(|| Site { file: CStr::from_ptr(file).to_string_lossy().into_owned(), line: line as u32 })
+        }
+    };
+    let mut sites: Vec<Site> = (0..).map_while(visit).collect();
     // SAFETY: no arguments.
     unsafe { simt_forget_visits() };
-    let value = f();
-    let mut sites: Vec<Site> = (0..)
-        .map_while(|number| {
-            let (mut file, mut line, mut what) = (std::ptr::null(), 0, std::ptr::null());
-            // SAFETY: three places to write to; the strings are literals.
-            unsafe {
-                simt_visited(number, &mut file, &mut line, &mut what).then(|| Site {
-                    file: CStr::from_ptr(file).to_owned(),
-                    line,
-                    what: CStr::from_ptr(what).to_string_lossy().into_owned(),
-                })
-            }
-        })
-        .collect();
     sites.sort();
     sites.dedup();
-    (value, sites)
-}
-
-/// Runs `f` with the synchronisation at one place left out, on this thread.
-pub(crate) fn without<T>(site: &Site, f: impl FnOnce() -> T) -> T {
-    // SAFETY: the file's name outlives the two calls.
-    unsafe { simt_skip(site.file.as_ptr(), site.line) };
-    let value = f();
-    // SAFETY: line 0 is no place.
-    unsafe { simt_skip(site.file.as_ptr(), 0) };
-    value
+    sites
 }
 
 /// The kernels that the engine has.

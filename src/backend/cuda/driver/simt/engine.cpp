@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <csetjmp>
 #include <csignal>
+#include <cstdlib>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -49,6 +50,7 @@ constexpr size_t STACK = 64 << 10;
 struct Collective {
     unsigned mask, arrived, generation;
     const Site* site;
+    Combine combine;
     unsigned got[2];
     unsigned char given[2][32][16];
 };
@@ -63,6 +65,7 @@ struct Engine {
     std::vector<Thread> threads{THREADS};
     std::vector<Collective> collectives{THREADS / 32 * COLLECTIVES};
     unsigned collective_count[THREADS / 32];
+    unsigned alive_lanes[THREADS / 32];
     char* stacks;
     unsigned char* shared_begin;
     unsigned char* shared_end;
@@ -88,10 +91,10 @@ struct Engine {
     size_t main_stack_size = 0;
     void* main_fake = nullptr;
 
-    // Tests: a place to leave out, and the places visited.
-    const char* skip_file = nullptr;
+    // Tests: a place to leave out, "FILE:LINE" in the environment, and the places visited.
+    std::string skip_file;
     int skip_line = 0;
-    std::vector<bool> visited;
+    std::vector<char> visited;
 
     sigjmp_buf fault;
     volatile sig_atomic_t launching = 0;
@@ -105,6 +108,11 @@ struct Engine {
         shared_begin = region + PAGE;
         shared_end = shared_begin + SHARED_LIMIT;
         mprotect(shared_begin, SHARED_LIMIT, PROT_READ | PROT_WRITE);
+        const char* skip = getenv("CIGL_SIMT_SKIP");
+        if (const char* colon = skip ? strrchr(skip, ':') : nullptr) {
+            skip_file.assign(skip, colon);
+            skip_line = atoi(colon + 1);
+        }
     }
     ~Engine() {
         munmap(stacks, THREADS * STACK);
@@ -250,18 +258,10 @@ void release_barrier(Engine& e) {
         if (e.threads[i].state == State::AtBarrier) e.threads[i].state = State::Ready;
 }
 
-unsigned lanes_alive(const Engine& e, unsigned warp) {
-    unsigned lanes = 0;
-    for (unsigned lane = 0; lane < 32; lane++) {
-        unsigned i = warp * 32 + lane;
-        if (i < e.count && e.threads[i].state != State::Done) lanes |= 1u << lane;
-    }
-    return lanes;
-}
-
 bool complete_if_all_arrived(Engine& e, Collective& c, unsigned warp) {
-    unsigned needed = c.mask & lanes_alive(e, warp);
+    unsigned needed = c.mask & e.alive_lanes[warp];
     if (!c.arrived || (c.arrived & needed) != needed) return false;
+    if (c.combine) c.combine(c.given[c.generation & 1], c.arrived);
     c.got[c.generation & 1] = c.arrived;
     c.arrived = 0;
     c.generation++;
@@ -278,6 +278,7 @@ void finish() {
     if (current->copies) fail("exits with %u cp.async copies that it did not wait for", current->copies);
     current->state = State::Done;
     e.alive--;
+    e.alive_lanes[current->warp] &= ~(1u << current->lane);
     if (e.waiting && e.waiting == e.alive) release_barrier(e);
     unsigned warp = current->warp;
     for (unsigned i = 0; i < e.collective_count[warp]; i++)
@@ -316,6 +317,7 @@ bool run_block(Engine& e) {
     e.shared_at = e.shared_end;
     unsigned warps = (e.count + 31) / 32;
     std::fill_n(e.collective_count, warps, 0u);
+    for (unsigned w = 0; w < warps; w++) e.alive_lanes[w] = e.count - w * 32 >= 32 ? ~0u : (1u << (e.count - w * 32)) - 1;
     for (unsigned i = 0; i < e.count; i++) prepare(e, i);
     unsigned warp_order[THREADS / 32], lane_order[32];
     bool reverse = e.schedule.order == Reverse;
@@ -444,25 +446,31 @@ void fail(const char* format, ...) {
     for (;;) suspend();
 }
 
-bool skipped(Site& site) {
-    Engine& e = *engine;
-    if (!site.number) {
+static void visit(Engine& e, Site& site) {
+    unsigned number = site.number.load(std::memory_order_relaxed);
+    if (!number) {
         std::lock_guard<std::mutex> hold(site_list_lock);
-        if (!site.number) {
+        number = site.number;
+        if (!number) {
             site_list.push_back(&site);
-            site.number = unsigned(site_list.size());
+            site.number = number = unsigned(site_list.size());
         }
     }
-    if (e.visited.size() <= site.number) e.visited.resize(site.number + 1);
-    e.visited[site.number] = true;
-    return site.line == e.skip_line && !strcmp(site.file, e.skip_file);
+    if (e.visited.size() <= number) e.visited.resize(number + 1);
+    e.visited[number] = 1;
+}
+
+bool skipped(Site& site) {
+    Engine& e = *engine;
+    visit(e, site);
+    return site.line == e.skip_line && e.skip_file == site.file;
 }
 
 int barrier(Site& site, int value, int mode) {
     Engine& e = *engine;
     if (skipped(site)) return 0;
     if (!e.waiting) e.barrier_site = &site;
-    else if (e.barrier_site->line != site.line || strcmp(e.barrier_site->file, site.file))
+    else if (e.barrier_site != &site && (e.barrier_site->line != site.line || strcmp(e.barrier_site->file, site.file)))
         fail("is in %s at %s:%d while others wait at %s:%d", site.what, site.file, site.line, e.barrier_site->file,
              e.barrier_site->line);
     e.sum += value;
@@ -496,9 +504,9 @@ void preempt() {
     if (e.schedule.order == Random && e.next_random() % 4 == 0) suspend();
 }
 
-Met rendezvous(unsigned mask, Site& site, const void* given, size_t bytes) {
+Met rendezvous(unsigned mask, Site& site, const void* given, size_t bytes, Combine combine) {
     Engine& e = *engine;
-    skipped(site);
+    visit(e, site);
     unsigned warp = current->warp, lane = current->lane;
     if (!(mask >> lane & 1)) fail("calls %s at %s:%d, but its lane %u is not in the mask %08x", site.what, site.file, site.line, lane, mask);
     Collective* all = &e.collectives[warp * COLLECTIVES];
@@ -511,12 +519,18 @@ Met rendezvous(unsigned mask, Site& site, const void* given, size_t bytes) {
         c->mask = mask;
         c->arrived = c->generation = 0;
     }
-    if (!c->arrived) c->site = &site;
-    else if (c->site->line != site.line || strcmp(c->site->file, site.file))
+    if (!c->arrived) {
+        c->site = &site;
+        c->combine = combine;
+    } else if (c->site != &site && (c->site->line != site.line || strcmp(c->site->file, site.file))) {
         fail("calls %s at %s:%d while lanes of its warp are in %s at %s:%d", site.what, site.file, site.line, c->site->what,
              c->site->file, c->site->line);
+    }
     unsigned slot = c->generation & 1;
-    if (bytes) memcpy(c->given[slot][lane], given, bytes);
+    // The usual sizes without a call.
+    if (bytes == 4) memcpy(c->given[slot][lane], given, 4);
+    else if (bytes == 8) memcpy(c->given[slot][lane], given, 8);
+    else if (bytes) memcpy(c->given[slot][lane], given, bytes);
     c->arrived |= 1u << lane;
     if (!complete_if_all_arrived(e, *c, warp)) {
         current->state = State::InCollective;
@@ -642,13 +656,6 @@ void simt_free(void* user) {
     if (found == regions.end()) return;
     munmap(found->map, found->map_bytes);
     regions.erase(found);
-}
-
-// Leaves out the synchronisation at a place until told otherwise (line 0: none), on this thread.
-void simt_skip(const char* file, int line) {
-    Engine& e = here();
-    e.skip_file = file;
-    e.skip_line = line;
 }
 
 void simt_forget_visits() {

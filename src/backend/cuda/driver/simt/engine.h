@@ -92,7 +92,10 @@ struct Met {
         return value;
     }
 };
-Met rendezvous(unsigned mask, Site& site, const void* given, size_t bytes);
+
+// What the last lane to arrive does with what all have given, before any goes on.
+typedef void (*Combine)(const unsigned char (*given)[16], unsigned lanes);
+Met rendezvous(unsigned mask, Site& site, const void* given, size_t bytes, Combine combine = nullptr);
 
 template <class T> T shuffle(unsigned mask, T value, unsigned from, Site& site) {
     static_assert(sizeof(T) <= 16, "a lane gives at most 16 bytes");
