@@ -21,24 +21,24 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Makes these the rows; nothing is copied where they are the ones already there.
-    fn set(&mut self, on: &mut dyn Driver, mut rows: Vec<Parameter>) -> Result<()> {
+    /// Makes these the rows; nothing is copied where they are the ones already there. True when the table moved.
+    fn set(&mut self, on: &mut dyn Driver, mut rows: Vec<Parameter>) -> Result<bool> {
         let mut owner: Vec<u32> = vec![];
         for (number, row) in rows.iter_mut().enumerate() {
             row.first_block = owner.len() as u32;
             owner.resize(owner.len() + (row.len as usize).div_ceil(BLOCK), number as u32);
         }
         if rows == self.rows {
-            return Ok(());
+            return Ok(false);
         }
         let bytes = [bytemuck::cast_slice(&rows), bytemuck::cast_slice::<u32, u8>(&owner)].concat();
-        if bytes.len() > self.memory.bytes {
-            on.forget_graphs();
+        let moves = bytes.len() > self.memory.bytes;
+        if moves {
             self.memory.replace(on, bytes.len())?;
         }
         on.write(self.memory.at, &bytes)?;
         (self.rows, self.blocks) = (rows, owner.len() as u32);
-        Ok(())
+        Ok(moves)
     }
 
     fn owner(&self) -> Words {
@@ -191,8 +191,11 @@ impl Cuda {
     /// Launches the kernel over these rows; nothing but the numbers of the step is copied where they are those of before.
     fn run_on(&mut self, table: fn(&mut Layers) -> &mut Table, rows: Vec<Parameter>, work: Work) -> Result<()> {
         let table = table(&mut self.layers);
-        table.set(self.driver.as_mut(), rows)?;
+        let moved = table.set(self.driver.as_mut(), rows)?;
         let (blocks, parameters, owner) = (table.blocks, Parameters(table.memory.at), table.owner());
+        if moved {
+            self.forget_replays();
+        }
         self.enter(work)?;
         let keep = Keeps(self.layers.keep_memory.at);
         let step = WeightStepPointer(self.layers.step_memory.at);
@@ -418,6 +421,18 @@ mod tests {
                 assert_eq!(ones, weight.len(), "layer {layer}");
             }
         }
+    }
+
+    #[test]
+    fn what_was_captured_is_captured_anew_when_a_table_has_moved() {
+        let Network { mut on, .. } = network(0, Precision::F32);
+        for captured in [false, false, true] {
+            assert_eq!(on.begin_replay(7).unwrap(), captured);
+            on.end_replay(true).unwrap();
+        }
+        on.random_mask(&draw(&[0.5; 6], 4)).unwrap();
+        assert!(!on.begin_replay(7).unwrap());
+        on.end_replay(true).unwrap();
     }
 
     #[test]
