@@ -67,3 +67,9 @@ __device__ __forceinline__ void put(const Tensor& t, u32 i, Vector x, u32 add) {
     }
     store(t, i, x);
 }
+
+// One value: channel `channel` of pixel `pixel`, both counted over the whole tensor and from 0.
+__device__ __forceinline__ float value(const Tensor& t, u32 pixel, u32 channel) {
+    size_t at = (size_t)pixel * t.groups * 8 + channel;
+    return t.bf16 ? bf16_to_f32(static_cast<const u16*>(t.at)[at]) : static_cast<const float*>(t.at)[at];
+}

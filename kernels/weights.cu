@@ -11,7 +11,7 @@
 //                       it makes the padding 0
 //
 //   Work         one thread an octet (octet.cuh). An octet outside M costs no reading of values: on the whole a step moves 22.4
-//                bytes for each weight in bf16, 10.1 for one whose whole octet M leaves out, 24.4 and 12.1 in f32
+//                bytes for each weight in bf16, 10.4 for one whose whole octet M leaves out, 24.4 and 12.4 in f32
 //   Determinism  no value depends on another thread
 //   Equals       backend/cpu/optimiser.rs and masks.rs; masks bit for bit
 //   Launch       256 threads; a block belongs to one parameter, owner[block], whose first block is first_block
@@ -57,68 +57,60 @@ struct WeightStep {
     float unbias2;
 };
 
-// What an element may do in this step.
-enum class Moves : u32 {
-    FREELY,            // gradient, momentum and value change
-    NOT,               // nothing changes
-    WITHOUT_GRADIENT,  // the gradient is 0, the rest as ever
-    INTO_LEAK,         // the value stays, minus its update is the leak
-    OUTSIDE,           // outside M: all becomes 0
-    ONLY_MOMENTUM,     // outside M, but its momentum goes on
+// What the elements of an octet may do in this step, as bits; an element in none of them stays as it is.
+struct Moves {
+    u32 freely;            // gradient, momentum and value change
+    u32 without_gradient;  // the gradient is 0, the rest as ever
+    u32 into_leak;         // the value stays, minus its update is the leak
+    u32 only_momentum;     // outside M, but its momentum goes on
+    u32 outside;           // all becomes 0
 };
 
-__device__ __forceinline__ Moves moves(u32 masking, bool inside, bool kept) {
-    switch (masking) {
-        case UNMASKED: return Moves::FREELY;
-        case DETERMINISTIC: return inside ? Moves::FREELY : Moves::OUTSIDE;
-        case FROZEN: return !inside ? Moves::OUTSIDE : kept ? Moves::FREELY : Moves::NOT;
-        case DECAY: return !inside ? Moves::OUTSIDE : kept ? Moves::FREELY : Moves::WITHOUT_GRADIENT;
-        // A stale value outside M dies as soon as Z keeps it; until then the released code holds on to it.
-        case LEAKY: return kept ? (inside ? Moves::FREELY : Moves::OUTSIDE) : (inside ? Moves::INTO_LEAK : Moves::NOT);
-        default: return inside ? Moves::FREELY : Moves::ONLY_MOMENTUM;
-    }
+// Whether the gradient is one under Z.
+__device__ __forceinline__ bool drawn(u32 masking) { return masking == FROZEN || masking == DECAY || masking == LEAKY; }
+
+__device__ __forceinline__ Moves moves(u32 masking, u32 inside, u32 kept) {
+    Moves m{0, 0, 0, 0, 0};
+    m.freely = drawn(masking) ? inside & kept : inside;
+    if (masking == DECAY) m.without_gradient = inside & ~kept;
+    if (masking == LEAKY) m.into_leak = inside & ~kept;
+    // A stale value outside M dies as soon as Z keeps it; until then the released code holds on to it.
+    if (masking == DENSE_MOMENTUM) m.only_momentum = ~inside;
+    else m.outside = masking == LEAKY ? ~inside & kept : ~inside;
+    return m;
 }
 
 // The new values of an octet after an optimiser step; momentum, moments and leaks are stored.
-__device__ __forceinline__ Vector optimise(const Parameter& p, u32 first, u32 inside, u32 kept, float scale, const WeightStep& s, u32 rule) {
-    bool leaky = p.masking == LEAKY, rests = p.masking != LEAKY && p.masking != DENSE_MOMENTUM;
-    Vector w = zeros(), v = zeros(), m = zeros(), g = zeros(), leak = zeros();
-    if (inside || !rests) {
+__device__ __forceinline__ Vector optimise(const Parameter& p, u32 first, const Moves& m, float scale, const WeightStep& s, u32 rule) {
+    bool leaky = p.masking == LEAKY;
+    Vector w = zeros(), v = zeros(), squares = zeros(), g = zeros(), leak = zeros();
+    if (u8(m.outside) != 0xff) {
         w = load_octet(p.value, first, p.len);
         v = load_octet(p.velocity, first, p.len);
-        if (rule == ADAM) m = load_octet(p.second, first, p.len);
+        if (rule == ADAM) squares = load_octet(p.second, first, p.len);
         if (leaky) leak = load_octet(p.leak, first, p.len);
-        bool drawn = p.masking == FROZEN || p.masking == DECAY;
-        if (!drawn || (inside & kept)) g = load_octet(p.grad, first, p.len);
+        if (m.freely | m.into_leak | m.only_momentum) g = load_octet(p.grad, first, p.len);
     }
     for (u32 k = 0; k < 8; k++) {
-        bool in = inside >> k & 1, keeps = kept >> k & 1;
-        Moves how = moves(p.masking, in, keeps);
-        if (how == Moves::NOT) continue;
-        if (how == Moves::OUTSIDE) {
-            w.v[k] = v.v[k] = m.v[k] = leak.v[k] = 0.0f;
-            continue;
-        }
-        // Only what Z was drawn for, and kept, went into the products scaled.
-        bool scaled = how == Moves::FREELY && p.masking >= FROZEN && p.masking <= LEAKY;
-        float gradient = how == Moves::WITHOUT_GRADIENT ? 0.0f : scaled ? scale * g.v[k] : g.v[k];
-        // Where the network holds no value there is nothing to decay.
-        if (how == Moves::FREELY) gradient += p.weight_decay * w.v[k];
-        float update;
+        bool freely = m.freely >> k & 1, without_gradient = m.without_gradient >> k & 1, into_leak = m.into_leak >> k & 1;
+        if (m.outside >> k & 1) w.v[k] = v.v[k] = squares.v[k] = leak.v[k] = 0.0f;
+        if (!freely && !without_gradient && !into_leak && !(m.only_momentum >> k & 1)) continue;
+        // Only what Z kept went into the products scaled; where the network holds no value there is nothing to decay.
+        float gradient = freely ? scale * g.v[k] + p.weight_decay * w.v[k] : without_gradient ? 0.0f : g.v[k], update;
         if (rule == ADAM) {
             v.v[k] = s.momentum * v.v[k] + (1.0f - s.momentum) * gradient;
-            m.v[k] = s.beta2 * m.v[k] + (1.0f - s.beta2) * gradient * gradient;
-            update = s.lr * (v.v[k] / s.unbias1) / (sqrtf(m.v[k] / s.unbias2) + s.epsilon);
+            squares.v[k] = s.beta2 * squares.v[k] + (1.0f - s.beta2) * gradient * gradient;
+            update = s.lr * (v.v[k] / s.unbias1) / (sqrtf(squares.v[k] / s.unbias2) + s.epsilon);
         } else {
             v.v[k] = s.momentum * v.v[k] + gradient;
             update = s.lr * (rule == NESTEROV ? gradient + s.momentum * v.v[k] : v.v[k]);
         }
-        if (how == Moves::INTO_LEAK) leak.v[k] = -update;
-        else if (how != Moves::ONLY_MOMENTUM) w.v[k] -= update;
+        if (freely || without_gradient) w.v[k] -= update;
+        if (into_leak) leak.v[k] = -update;
     }
     store_octet(p.value, first, p.len, w);
     store_octet(p.velocity, first, p.len, v);
-    if (rule == ADAM) store_octet(p.second, first, p.len, m);
+    if (rule == ADAM) store_octet(p.second, first, p.len, squares);
     if (leaky) store_octet(p.leak, first, p.len, leak);
     return w;
 }
@@ -163,7 +155,7 @@ extern "C" __global__ void __launch_bounds__(256) update_and_mask(const Paramete
     Keep of_layer = p.mask ? keep[p.layer] : Keep{0, 1.0f};
     Vector w = zeros();
     bool steps = rule != NO_RULE && p.velocity;
-    if (steps) w = optimise(p, first, inside, kept, of_layer.scale, *step, rule);
+    if (steps) w = optimise(p, first, moves(p.masking, inside, kept), drawn(p.masking) ? of_layer.scale : 1.0f, *step, rule);
     if (!p.mask) return;
     if (draw) {
         uint4 draws = philox(make_uint4(octet, step->step, p.layer, step->domain), philox_key(step->seed));

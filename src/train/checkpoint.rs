@@ -262,9 +262,10 @@ pub fn restore(trainer: &mut Trainer, path: &Path) -> Result<f64> {
     let file = TensorFile::read(path)?;
     let state = file.state().ok_or_else(|| Error::file(path, "is not the checkpoint of a run"))?;
     let state: State = serde_json::from_str(state).map_err(|e| Error::file_because(path, "holds no run state", e))?;
-    trainer.model.reserve()?;
-    start::read_parameters(&mut trainer.model, &file)?;
-    start::read_masks(&mut trainer.model, &file)?;
+    let model = trainer.model();
+    model.reserve()?;
+    start::read_parameters(model, &file)?;
+    start::read_masks(model, &file)?;
     for (id, name, span) in moments(trainer) {
         let values = file.floats(&name, &trainer.model.parameters()[id].dims.clone())?;
         trainer.model.write(id, span, &values)?;

@@ -7,7 +7,7 @@ use super::evaluate::{Predictor, measure};
 use super::mask_update::MaskUpdater;
 use super::schedule::Timetable;
 use super::start;
-use crate::backend::{Adam, Backend, Draw, Effective, Extent, Masking, Sgd, Span, StepState, Update};
+use crate::backend::{Adam, Backend, Draw, Effective, Extent, Masking, Rule, Sgd, Span, StepState, Update};
 use crate::calibration::Evaluation;
 use crate::config::{Config, MaskUpdates, MaskedMomentum, Optimizer, Rescale, Semantics};
 use crate::data::batches::{self, Augment};
@@ -101,6 +101,8 @@ pub struct Trainer<'a> {
     keep: Vec<f64>,
     augmentation: Augmentation,
     order: Option<(u64, Vec<u32>)>,
+    /// The step whose masks and effective weights are in force already, since the optimiser's step formed them.
+    formed: Option<u64>,
     images: Vec<f32>,
     labels: Vec<u32>,
     targets: Vec<f32>,
@@ -167,6 +169,7 @@ impl<'a> Trainer<'a> {
             keep,
             augmentation,
             order: None,
+            formed: None,
             images: vec![],
             labels: vec![],
             targets: vec![],
@@ -188,8 +191,9 @@ impl<'a> Trainer<'a> {
         &self.timetable
     }
 
-    /// The network.
+    /// The network. Whoever has it may put other weights in force, so the next step forms its own anew.
     pub fn model(&mut self) -> &mut Model {
+        self.formed = None;
         &mut self.model
     }
 
@@ -200,7 +204,9 @@ impl<'a> Trainer<'a> {
         let batch = self.load_batch(g, epoch)?;
         let lr = self.timetable.lr.at(g);
         let updating = self.timetable.updates.contains(g);
-        self.force_masks(g)?;
+        if self.formed.take() != Some(g) {
+            self.force_masks(g)?;
+        }
         let dense = self.config.ingredients().updates == MaskUpdates::Snfs
             || (updating && self.config.ingredients().updates == MaskUpdates::Rigl);
         let state = StepState {
@@ -286,10 +292,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn draw(&mut self, g: u64) -> Result<()> {
-        let inverted = self.config.random_mask.rescale == Rescale::Inverted;
-        let draw =
-            Draw { seed: self.config.seed, domain: Domain::RandomMask, step: g as u32, keep: &self.keep, inverted };
-        self.model.backend().random_mask(&draw)
+        self.model.backend().random_mask(&draw(self.config, &self.keep, g))
     }
 
     /// The last step before `g` that moved the weights.
@@ -321,22 +324,35 @@ impl<'a> Trainer<'a> {
                 }
             })
             .collect();
-        match train.optimizer {
+        let rule = match train.optimizer {
             Optimizer::Sgd => {
-                let rule = Sgd { lr: lr as f32, momentum: train.momentum as f32, nesterov: train.nesterov };
-                self.model.backend().sgd(rule, &updates)
+                Rule::Sgd(Sgd { lr: lr as f32, momentum: train.momentum as f32, nesterov: train.nesterov })
             }
-            Optimizer::Adam => {
-                let rule = Adam {
-                    lr: lr as f32,
-                    betas: [train.momentum as f32, train.adam_beta2 as f32],
-                    epsilon: train.adam_epsilon as f32,
-                    t: g + 1 - self.timetable.updates.count(g),
-                };
-                let second: Vec<Span> = self.moments.iter().filter_map(|m| m.second).collect();
-                self.model.backend().adam(rule, &updates, &second)
-            }
+            Optimizer::Adam => Rule::Adam(Adam {
+                lr: lr as f32,
+                betas: [train.momentum as f32, train.adam_beta2 as f32],
+                epsilon: train.adam_epsilon as f32,
+                t: g + 1 - self.timetable.updates.count(g),
+            }),
+        };
+        let second: Vec<Span> = self.moments.iter().filter_map(|m| m.second).collect();
+        if self.forms_next(g) {
+            let next = self.config.ingredients().random_mask.then(|| draw(self.config, &self.keep, g + 1));
+            let which = self.sampled();
+            self.model.backend().update_and_mask(rule, &updates, &second, next.as_ref(), which)?;
+            self.formed = Some(g + 1);
+            return Ok(());
         }
+        match rule {
+            Rule::Sgd(rule) => self.model.backend().sgd(rule, &updates),
+            Rule::Adam(rule) => self.model.backend().adam(rule, &updates, &second),
+        }
+    }
+
+    /// Whether the optimiser's step `g` may form the weights of the next: there is one, nothing asks for Z of step `g` after it, and
+    /// the next weights follow from the next Z alone.
+    fn forms_next(&self, g: u64) -> bool {
+        g + 1 < self.timetable.steps && !self.timetable.snapshot_after(g) && !leaks(self.config)
     }
 
     /// How Z enters the update of a masked weight.
@@ -391,6 +407,7 @@ impl<'a> Trainer<'a> {
     /// Turns the trained network into the result: the average in place of the last weights, where there is one, with batch-norm
     /// statistics re-estimated. `progress` is told the images done.
     pub fn finish(&mut self, progress: &mut dyn FnMut(usize)) -> Result<()> {
+        self.formed = None;
         if self.config.ingredients().averaging && self.averaged > 0 {
             for m in self.moments.clone() {
                 let Some(average) = m.average else { continue };
@@ -424,7 +441,7 @@ impl<'a> Trainer<'a> {
     /// A method that predicts with stored snapshots or a fitted temperature does so only in a [`run`](super::run::run).
     pub fn evaluate(&mut self, set: &Dataset) -> Result<Evaluation> {
         let predictor = Predictor { config: self.config, snapshots: vec![], temperature: 1.0 };
-        let outputs = predictor.predict(&mut self.model, set, &mut |_| {})?;
+        let outputs = predictor.predict(self.model(), set, &mut |_| {})?;
         measure(&outputs, set, self.model.classes(), self.config.seed)
     }
 
@@ -455,7 +472,16 @@ impl<'a> Trainer<'a> {
     }
 }
 
+/// Z of step `g`.
+fn draw<'a>(config: &Config, keep: &'a [f64], g: u64) -> Draw<'a> {
+    let inverted = config.random_mask.rescale == Rescale::Inverted;
+    Draw { seed: config.seed, domain: Domain::RandomMask, step: g as u32, keep, inverted }
+}
+
 /// Whether Z-dropped weights leak, as in the released code.
 fn leaks(config: &Config) -> bool {
     config.ingredients().random_mask && config.random_mask.semantics == Semantics::Official
 }
+
+#[cfg(test)]
+mod tests;

@@ -103,6 +103,34 @@ pub(super) struct WeightStep {
     pub(super) unbias: [f32; 2],
 }
 
+/// `Job` of select.cu.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub(super) struct Job {
+    pub(super) value: Floats,
+    pub(super) score: Floats,
+    pub(super) velocity: Floats,
+    pub(super) leak: Floats,
+    pub(super) mask: Bytes,
+    pub(super) random: Bytes,
+    pub(super) seed: u64,
+    pub(super) step: u32,
+    pub(super) layer: u32,
+    pub(super) len: u32,
+    pub(super) first_block: u32,
+    pub(super) segment: u32,
+    pub(super) dense_momentum: u32,
+}
+
+/// `Segment` of select.cu.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub(super) struct Segment {
+    pub(super) first_block: u32,
+    pub(super) blocks: u32,
+    pub(super) counts: [u32; 2],
+}
+
 /// Declares a pointer parameter's type.
 macro_rules! pointers {
     ($($name:ident $of:literal;)*) => {$(
@@ -128,6 +156,9 @@ pointers! {
     Parameters "Parameter";
     Keeps "Keep";
     WeightStepPointer "WeightStep";
+    Jobs "Job";
+    Segments "Segment";
+    Choices "Choice";
 }
 
 macro_rules! kernels {
@@ -207,6 +238,29 @@ kernels! {
         fn conv2d_grad_weight_bf16_128[256](x: Tensor, dy: Tensor, parts: Floats, filter: Filter, per_image: Divisor, per_row: Divisor, pixels_a_split: u32);
         fn sum_parts[256](parts: Floats, splits: u32, dw: Floats, mask: Words, elements: u32, inputs: u32, padded: u32, add: u32);
     }
+    "select.cu" {
+        fn select_histogram[256](
+            jobs: Jobs,
+            owner: Words,
+            choices: Choices,
+            next: Bytes,
+            bins: Words,
+            mode: u32,
+            pass: u32,
+        );
+        fn select_digit[256](segments: Segments, choices: Choices, bins: Words, mode: u32, pass: u32);
+        fn select_count_ties[256](
+            jobs: Jobs,
+            owner: Words,
+            choices: Choices,
+            next: Bytes,
+            ties: Words,
+            mode: u32,
+        );
+        fn select_rank_blocks[256](segments: Segments, ties: Words);
+        fn select_apply[256](jobs: Jobs, owner: Words, choices: Choices, next: Bytes, ties: Words, mode: u32);
+        fn mean_magnitude[256](mask: Bytes, values: Floats, len: u32, sums: Doubles);
+    }
     "weights.cu" {
         fn update_and_mask[256](
             parameters: Parameters,
@@ -229,6 +283,49 @@ kernels! {
             which: u32,
             n: u32,
         );
+    }
+
+    "batch_norm.cu" {
+        fn batch_norm_tiles[256](x: Tensor, partial: Floats);
+        fn batch_norm_statistics[256](
+            x: Tensor, partial: Floats, tiles: u32, epsilon: f32, state: StepPointer, running_mean: Floats,
+            running_variance: Floats, batch: Floats
+        );
+        fn batch_norm[256](x: Tensor, batch: Floats, scale: Floats, shift: Floats, relu: u32, y: Tensor);
+        fn batch_norm_inference[256](
+            x: Tensor, mean: Floats, variance: Floats, epsilon: f32, scale: Floats, shift: Floats, relu: u32, y: Tensor
+        );
+        fn batch_norm_grad_tiles[256](
+            x: Tensor, dy: Tensor, batch: Floats, scale: Floats, shift: Floats, relu: u32, partial: Floats
+        );
+        fn batch_norm_grad_parameters[256](
+            x: Tensor, partial: Floats, tiles: u32, batch: Floats, scale: Floats, dscale: Floats, add_scale: u32,
+            dshift: Floats, add_shift: u32, coefficients: Floats
+        );
+        fn batch_norm_grad[256](
+            x: Tensor, dy: Tensor, batch: Floats, scale: Floats, shift: Floats, relu: u32, coefficients: Floats,
+            dx: Tensor, add: u32
+        );
+    }
+    "bias_grad.cu" {
+        fn bias_grad_tiles[256](dy: Tensor, partial: Floats);
+        fn bias_grad[256](dy: Tensor, partial: Floats, tiles: u32, db: Floats, add: u32);
+    }
+    "loss.cu" {
+        fn softmax_cross_entropy_rows[256](logits: Tensor, targets: Tensor, costs: Floats, right: Words);
+        fn softmax_cross_entropy[256](costs: Floats, right: Words, rows: u32, loss: Floats);
+        fn softmax_cross_entropy_grad[256](logits: Tensor, targets: Tensor, dlogits: Tensor, add: u32);
+    }
+    "pool.cu" {
+        fn max_pool[256](x: Tensor, size: u32, stride: u32, padding: u32, y: Tensor);
+        fn max_pool_grad[256](x: Tensor, dy: Tensor, size: u32, stride: u32, padding: u32, dx: Tensor, add: u32);
+        fn average_pool[256](x: Tensor, scale: f32, y: Tensor);
+        fn average_pool_grad[256](dy: Tensor, scale: f32, dx: Tensor, add: u32);
+    }
+    "rearrange.cu" {
+        fn dropout[256](x: Tensor, limit: u32, scale: f32, site: u32, state: StepPointer, y: Tensor, add: u32);
+        fn flatten[256](x: Tensor, y: Tensor);
+        fn flatten_grad[256](dy: Tensor, dx: Tensor, add: u32);
     }
 }
 

@@ -4,6 +4,7 @@
 //! The same code runs on the real driver and, for tests, on an engine that executes the kernels' sources on the CPU.
 
 mod batch_norm;
+mod channels;
 pub(crate) mod choice;
 mod conv;
 pub(crate) mod driver;
@@ -16,6 +17,7 @@ mod ptx;
 mod rearrange;
 pub(crate) mod roofline;
 mod select;
+mod update;
 mod weights;
 
 use std::collections::HashMap;

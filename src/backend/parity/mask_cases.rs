@@ -153,6 +153,65 @@ fn global_pruning_keeps_the_largest_of_all_layers_together() {
     }
 }
 
+const AWKWARD: [usize; 8] = [0, 1, 31, 33, 63, 65, 127, 4097];
+
+/// One layer of each awkward size, half of it inside M: values and gradients of a few magnitudes, some gradients NaN.
+fn awkward_layers(arena: &mut Arena) -> Vec<(Weight, BitMask)> {
+    let few = |len, seed| values(len, seed).into_iter().map(|x| (x * 2.0).round() / 2.0);
+    let layers = AWKWARD.map(|len| {
+        let score = values(len, 60);
+        let mask = BitMask::from_fn(len, |i| score[i] < 0.0);
+        let value: Vec<f32> = few(len, 61).enumerate().map(|(i, x)| if mask.get(i) { x } else { 0.0 }).collect();
+        let grad: Vec<f32> = few(len, 62).enumerate().map(|(i, x)| if i % 29 == 7 { f32::NAN } else { x }).collect();
+        (arena.weight([len, 1, 1, 1], &value, &grad), mask)
+    });
+    arena.register(&layers.each_ref().map(|(_, mask)| mask.clone()));
+    layers.into()
+}
+
+#[test]
+fn selections_of_none_some_and_all_are_exact_at_awkward_sizes() {
+    let share = |count: usize, percent: usize| (count * percent).div_ceil(100);
+    let shares = [(0, 0), (0, 100), (100, 0), (100, 100), (30, 40)];
+    let growths = [Growth::Gradient, Growth::Momentum, Growth::Random { seed: 5, step: 99 }];
+    for (number, (drop, grow)) in shares.into_iter().enumerate() {
+        for growth in [growths[0], growths[1 + number % 2]] {
+            on_every_device(&format!("{growth:?}, drop {drop} %, grow {grow} %, awkward sizes"), |arena| {
+                let layers = awkward_layers(arena);
+                let jobs: Vec<PruneAndGrow> = layers
+                    .iter()
+                    .map(|(weight, mask)| PruneAndGrow {
+                        weight: *weight,
+                        drop: share(mask.count(), drop),
+                        grow: share(mask.len() - mask.count(), grow),
+                        growth,
+                        velocity: arena.span(&values(mask.len(), 63)),
+                        dense_momentum: false,
+                        leak: None,
+                    })
+                    .collect();
+                let spans = jobs.iter().flat_map(|job| [job.weight.value, job.velocity]);
+                let outputs: Vec<Output> = spans.map(Output::Span).chain((0..jobs.len()).map(Output::Mask)).collect();
+                arena.run(&outputs, |on| on.prune_and_grow(&jobs));
+            });
+        }
+    }
+}
+
+#[test]
+fn global_pruning_is_exact_at_awkward_sizes() {
+    for keep in [0, 1, 1234, usize::MAX] {
+        on_every_device(&format!("prune_globally to {keep}, awkward sizes"), |arena| {
+            let layers = awkward_layers(arena);
+            let all: Vec<_> =
+                layers.iter().map(|(weight, mask)| (*weight, arena.span(&values(mask.len(), 63)))).collect();
+            let spans = all.iter().flat_map(|(weight, velocity)| [weight.value, *velocity]);
+            let outputs: Vec<Output> = spans.map(Output::Span).chain((0..all.len()).map(Output::Mask)).collect();
+            arena.run(&outputs, |on| on.prune_globally(&all, keep));
+        });
+    }
+}
+
 #[test]
 fn the_mean_magnitude_counts_what_is_inside() {
     for density in [0.0, 0.3, 1.0] {

@@ -2,7 +2,7 @@
 
 use super::arena::{Arena, Output};
 use super::{on_every_device, values};
-use crate::backend::{Adam, Draw, Effective, Masking, Sgd, Span, Update, Weight};
+use crate::backend::{Adam, Draw, Effective, Masking, Rule, Sgd, Span, Update, Weight};
 use crate::bitmask::BitMask;
 use crate::rng::Domain;
 
@@ -103,6 +103,38 @@ fn adam_follows_its_paper_under_the_masks() {
             let update = Update { value, grad, velocity: first, masked, weight_decay: 1e-2 };
             let outputs = [value, first, second].map(Output::Span);
             arena.run(&outputs, |on| on.adam(Adam { t, ..rule }, &[update], &[second]));
+        });
+    }
+}
+
+/// What the next pass reads is compared with the parts' in the backends' own tests.
+#[test]
+fn a_step_that_forms_the_next_masks_is_a_step_and_a_draw() {
+    let keep = [0.7];
+    let next = Draw { seed: 3, domain: Domain::RandomMask, step: 5, keep: &keep, inverted: true };
+    let sgd = Rule::Sgd(rules()[0]);
+    let adam = Rule::Adam(Adam { lr: 1e-2, betas: [0.9, 0.999], epsilon: 1e-8, t: 3 });
+    for (rule, masking, draw, which) in [
+        (sgd, Masking::Frozen, Some(&next), Effective::Random),
+        (sgd, Masking::Decay, Some(&next), Effective::Random),
+        (sgd, Masking::Deterministic, None, Effective::Deterministic),
+        (adam, Masking::Frozen, Some(&next), Effective::Random),
+    ] {
+        on_every_device(&format!("update_and_mask by {rule:?}, {masking:?}"), |arena| {
+            let weight = masked(arena, true, false);
+            let velocity = arena.span(&values(LEN, 3));
+            let second = arena.span(&values(LEN, 4).iter().map(|x| x * x).collect::<Vec<_>>());
+            let bias = [5, 6, 7].map(|seed| arena.span(&values(11, seed)));
+            let bias_second = arena.span(&[0.5; 11]);
+            let [value, grad] = [weight.value, weight.grad];
+            let of_weight = Update { value, grad, velocity, masked: Some((weight, masking)), weight_decay: 1e-2 };
+            let [value, grad, velocity] = bias;
+            let of_bias = Update { value, grad, velocity, masked: None, weight_decay: 0.0 };
+            let (updates, second) = ([of_bias, of_weight], [bias_second, second]);
+            let spans = updates.iter().flat_map(|update| [update.value, update.velocity]);
+            let moments = second.into_iter().filter(|_| matches!(rule, Rule::Adam(_)));
+            let outputs = spans.chain(moments).map(Output::Span).chain([Output::RandomMask(0)]);
+            arena.run(&outputs.collect::<Vec<_>>(), |on| on.update_and_mask(rule, &updates, &second, draw, which));
         });
     }
 }

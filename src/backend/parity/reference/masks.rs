@@ -70,10 +70,11 @@ impl Reference {
         let inside = (0..mask.len()).filter(|&i| mask[i]).collect();
         largest(inside, job.drop, |i| -held[i]).into_iter().for_each(|i| new[i] = false);
         let outside: Vec<usize> = (0..mask.len()).filter(|&i| !new[i]).collect();
+        let by = |scores: Vec<f64>| largest(outside.clone(), job.grow, |i| scores[i]);
         let grown = match job.growth {
-            Growth::Gradient => largest(outside, job.grow, |i| score(job.weight.grad)[i]),
-            Growth::Momentum => largest(outside, job.grow, |i| score(job.velocity)[i]),
-            Growth::Random { seed, step } => largest(outside, job.grow, |i| {
+            Growth::Gradient => by(score(job.weight.grad)),
+            Growth::Momentum => by(score(job.velocity)),
+            Growth::Random { seed, step } => largest(outside.clone(), job.grow, |i| {
                 -f64::from(rng::element_key(seed, Domain::Growth, step, number as u32, i as u32))
             }),
         };

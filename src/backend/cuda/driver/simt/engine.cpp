@@ -470,7 +470,7 @@ int barrier(Site& site, int value, int mode) {
     Engine& e = *engine;
     if (skipped(site)) return 0;
     if (!e.waiting) e.barrier_site = &site;
-    else if (e.barrier_site->line != site.line || strcmp(e.barrier_site->file, site.file))
+    else if (e.barrier_site != &site && (e.barrier_site->line != site.line || strcmp(e.barrier_site->file, site.file)))
         fail("is in %s at %s:%d while others wait at %s:%d", site.what, site.file, site.line, e.barrier_site->file,
              e.barrier_site->line);
     e.sum += value;
@@ -522,12 +522,15 @@ Met rendezvous(unsigned mask, Site& site, const void* given, size_t bytes, Combi
     if (!c->arrived) {
         c->site = &site;
         c->combine = combine;
-    } else if (c->site->line != site.line || strcmp(c->site->file, site.file)) {
+    } else if (c->site != &site && (c->site->line != site.line || strcmp(c->site->file, site.file))) {
         fail("calls %s at %s:%d while lanes of its warp are in %s at %s:%d", site.what, site.file, site.line, c->site->what,
              c->site->file, c->site->line);
     }
     unsigned slot = c->generation & 1;
-    if (bytes) memcpy(c->given[slot][lane], given, bytes);
+    // The usual sizes without a call.
+    if (bytes == 4) memcpy(c->given[slot][lane], given, 4);
+    else if (bytes == 8) memcpy(c->given[slot][lane], given, 8);
+    else if (bytes) memcpy(c->given[slot][lane], given, bytes);
     c->arrived |= 1u << lane;
     if (!complete_if_all_arrived(e, *c, warp)) {
         current->state = State::InCollective;
