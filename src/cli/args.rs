@@ -50,6 +50,13 @@ pub enum Command {
     /// relative to dense training, mask updates, snapshots and memory.
     #[command(after_help = help::INFO_EXAMPLES, after_long_help = help::info())]
     Info(InfoArgs),
+    /// Say what the GPU kernels cost at least.
+    ///
+    /// Prints, for each product of a training step in bf16 (convolutions and linear layers, forward and both gradients), the
+    /// registers, shared memory and occupancy of its kernel, its operations and bytes, and the time below which no kernel
+    /// can be on that GPU. An estimate from sizes alone: nothing is run.
+    #[command(after_help = help::BENCH_EXAMPLES)]
+    Bench(BenchArgs),
 }
 
 /// Where the work is done.
@@ -163,6 +170,42 @@ pub struct InfoArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// Options of `cigl bench`.
+#[derive(Args, Clone, Debug)]
+pub struct BenchArgs {
+    /// What to look at
+    #[arg(value_enum)]
+    pub what: Bench,
+    /// The GPU whose rates the estimate takes
+    #[arg(long, value_enum)]
+    pub model: GpuModel,
+    /// The experiment whose network it is
+    #[arg(long, value_name = "NAME", default_value = "cifar10-wrn22-2", value_parser = preset_name())]
+    pub preset: String,
+    /// Images of a step; default: the preset's
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub batch: Option<u32>,
+    /// Print a JSON array, an object for each kernel and shape
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `cigl bench` can look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Bench {
+    /// The CUDA kernels of a training step
+    Kernels,
+}
+
+/// A GPU whose rates are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum GpuModel {
+    /// NVIDIA H100 SXM
+    H100,
+    /// NVIDIA H200 SXM
+    H200,
 }
 
 /// A split of a data set.
@@ -440,6 +483,9 @@ mod tests {
             ("cigl predict model.safetensors", "IMAGES"),
             ("cigl predict model.safetensors a.png --out a.txt", ".csv or .npz"),
             ("cigl info --plan", "--preset"),
+            ("cigl bench kernels", "--model"),
+            ("cigl bench kernels --model a100", "h100"),
+            ("cigl bench kernels --model h200 --batch 0", "1..=4096"),
         ] {
             let error = parse(line).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");
@@ -450,7 +496,7 @@ mod tests {
     #[test]
     fn every_example_of_the_help_is_understood() {
         let mut examples = 0;
-        for command in ["", "train", "eval", "predict", "info"] {
+        for command in ["", "train", "eval", "predict", "info", "bench"] {
             let help = parse(&format!("cigl {command} --help")).unwrap_err();
             assert_eq!(help.exit_code(), 0);
             let help = help.to_string();

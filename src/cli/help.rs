@@ -80,6 +80,12 @@ Examples:
   cigl predict runs/fashion-mini-cigl-0.9-s0 shoe.png shirt.png
   cigl predict runs/mine/checkpoint/model.safetensors a.jpg b.jpg --out predictions.csv";
 
+/// Examples of `bench`.
+pub(super) const BENCH_EXAMPLES: &str = "\
+Examples:
+  cigl bench kernels --model h200
+  cigl bench kernels --model h100 --preset cifar10-resnet50 --batch 512 --json";
+
 /// Examples of `info`.
 pub(super) const INFO_EXAMPLES: &str = "\
 Examples:

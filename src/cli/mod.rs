@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand, each parses, calls the library and prints.
 
 pub mod args;
+mod bench;
 mod eval;
 mod help;
 mod info;
@@ -29,6 +30,7 @@ pub fn main() -> ExitCode {
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Info(args) => info::run(&args),
+        Command::Bench(args) => bench::run(&args),
     });
     let Err(error) = result else { return ExitCode::SUCCESS };
     let mut line = format!("error: {error}");
