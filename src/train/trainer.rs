@@ -3,6 +3,9 @@
 //! Everything random is a function of the seed and the step, so the state is the weights, the optimiser's moments, the masks, the
 //! average and a step number; restoring those restores the run to the bit.
 
+#[cfg(all(test, simt))]
+mod lock_step;
+
 use super::evaluate::{Predictor, measure};
 use super::mask_update::MaskUpdater;
 use super::schedule::Timetable;
@@ -14,7 +17,7 @@ use crate::data::batches::{self, Augment};
 use crate::data::{Augmentation, Dataset, Mixup, soft_targets};
 use crate::error::{Error, Result};
 use crate::graph::{Mode, ParameterId, Role};
-use crate::model::Model;
+use crate::model::{BatchLoss, Model};
 use crate::nn::Network;
 use crate::rng::Domain;
 
@@ -200,40 +203,53 @@ impl<'a> Trainer<'a> {
     /// Trains on the next batch.
     pub fn step(&mut self) -> Result<StepReport> {
         let g = self.step;
-        let epoch = self.timetable.epoch(g);
-        let batch = self.load_batch(g, epoch)?;
-        let lr = self.timetable.lr.at(g);
-        let updating = self.timetable.updates.contains(g);
+        let seen = self.pass()?;
+        let update = self.change()?;
+        let snapshot = if self.timetable.snapshot_after(g) { Some(self.snapshot()?) } else { None };
+        let images = self.labels.len();
+        Ok(StepReport {
+            step: g,
+            epoch: self.timetable.epoch(g),
+            images,
+            loss: seen.loss,
+            correct: seen.correct,
+            lr: self.timetable.lr.at(g),
+            update,
+            epoch_end: self.count(seen.loss, seen.correct, images),
+            snapshot,
+        })
+    }
+
+    /// Forward and backward on the next batch: leaves the gradients in place.
+    fn pass(&mut self) -> Result<BatchLoss> {
+        let g = self.step;
+        self.load_batch(g, self.timetable.epoch(g))?;
         if self.formed.take() != Some(g) {
             self.force_masks(g)?;
         }
-        let dense = self.config.ingredients().updates == MaskUpdates::Snfs
-            || (updating && self.config.ingredients().updates == MaskUpdates::Rigl);
+        let updates = self.config.ingredients().updates;
+        let dense =
+            updates == MaskUpdates::Snfs || (updates == MaskUpdates::Rigl && self.timetable.updates.contains(g));
         let state = StepState {
             seed: self.config.seed,
             step: g as u32,
             statistics_momentum: STATISTICS_MOMENTUM,
             extent: if dense { Extent::Dense } else { Extent::Active },
         };
-        let seen = self.model.train_pass(&self.images, &self.targets, state)?;
-        // A step updates either the weights or the masks.
-        if !updating {
-            self.optimise(g, lr)?;
-        }
-        let update = if updating { Some(self.masks.update(&mut self.model, &self.moments, g)?) } else { None };
+        self.model.train_pass(&self.images, &self.targets, state)
+    }
+
+    /// Changes either the masks or the weights by the gradients that are there, and goes on to the next step.
+    fn change(&mut self) -> Result<Option<MaskChange>> {
+        let g = self.step;
+        let update = if self.timetable.updates.contains(g) {
+            Some(self.masks.update(&mut self.model, &self.moments, g)?)
+        } else {
+            self.optimise(g, self.timetable.lr.at(g))?;
+            None
+        };
         self.step += 1;
-        let snapshot = if self.timetable.snapshot_after(g) { Some(self.snapshot()?) } else { None };
-        Ok(StepReport {
-            step: g,
-            epoch,
-            images: batch,
-            loss: seen.loss,
-            correct: seen.correct,
-            lr,
-            update,
-            epoch_end: self.count(seen.loss, seen.correct, batch),
-            snapshot,
-        })
+        Ok(update)
     }
 
     /// Fails when a parameter is not finite: such weights must not replace the last good checkpoint. `loss` is the last step's.
@@ -248,8 +264,8 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Fills images and targets; returns the number of images.
-    fn load_batch(&mut self, g: u64, epoch: u64) -> Result<usize> {
+    /// Fills images and targets.
+    fn load_batch(&mut self, g: u64, epoch: u64) -> Result<()> {
         let (config, size) = (self.config, self.config.train.batch_size);
         if self.order.as_ref().is_none_or(|(of, _)| *of != epoch) {
             let order = batches::epoch_order(self.train.len(), config.seed, epoch as u32, config.data.shuffle);
@@ -271,8 +287,7 @@ impl<'a> Trainer<'a> {
         }
         self.targets.resize(indices.len() * self.model.classes(), 0.0);
         let smoothing = config.train.label_smoothing as f32;
-        soft_targets(&self.labels, self.model.classes(), smoothing, mixup.as_ref(), &mut self.targets)?;
-        Ok(indices.len())
+        soft_targets(&self.labels, self.model.classes(), smoothing, mixup.as_ref(), &mut self.targets)
     }
 
     /// Forms the weights of this step's passes.
