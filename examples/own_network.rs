@@ -42,9 +42,7 @@ impl TinyResNet {
         let inside = g.conv2d("conv1", x, Conv2d::same(self.channels, 3, 1))?;
         let inside = g.batch_norm_relu("bn1", inside)?;
         let inside = g.conv2d("conv2", inside, Conv2d::same(self.channels, 3, 1))?;
-        let inside = g.batch_norm_zero("bn2", inside)?;
-        let sum = g.add("sum", inside, x)?;
-        g.relu("relu", sum)
+        g.batch_norm_add_relu("bn2", inside, |_| Ok(x))
     }
 }
 

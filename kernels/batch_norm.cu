@@ -1,9 +1,10 @@
-// Batch normalisation, with the ReLU that follows: forward, by running statistics, and backward.
+// Batch normalisation, with the residual addition and the ReLU that may follow: forward, by running statistics, and backward.
 //
-//   in, out      x, y, dy, dx tensors (tensor.cuh) of one shape; scale, shift, running statistics and their gradients f32 (channels);
+//   in, out      x, residual, y and their gradients: tensors (tensor.cuh) of one shape, an optional one absent when its address is 0; scale, shift, running statistics and their gradients f32 (channels);
 //                batch f32 (2, channels): the batch's mean and 1 / sqrt(variance + epsilon), written forward, read backward
 //   between      partial f32 (tiles, 2, 8 groups); coefficients f32 (3, 8 groups), what dx is a linear function with
-//   Passes       forward reads x twice and writes y; backward reads x and dy twice and writes dx. Each has a first launch for the
+//   Passes       forward reads x twice and the residual once and writes y; backward reads x, dy and under ReLU the residual twice and
+//                writes dx and dresidual. Each has a first launch for the
 //                sums, one of a block a vector of channels that finishes them, and one that writes the map
 //   Work         one tile (channels.cuh) a block
 //   Precision    sums are of x less the channel's first value, which keeps the variance exact where the mean is far larger than
@@ -36,12 +37,13 @@ __device__ __forceinline__ Affine by_batch(const Tensor& x, u32 group, const flo
     return f;
 }
 
-__device__ __forceinline__ void apply(const Affine& f, u32 relu, const Tensor& x, const Tensor& y, const Tile& tile) {
+__device__ __forceinline__ void apply(
+    const Affine& f, const Tensor& residual, u32 relu, const Tensor& x, const Tensor& y, const Tile& tile) {
     for (u32 p = tile.first; p < tile.end; p += tile.lanes) {
         u32 i = p * x.groups + tile.group;
-        Vector a = load(x, i);
+        Vector a = load(x, i), r = residual.at ? load(residual, i) : zeros();
         for (u32 k = 0; k < 8; k++) {
-            float out = f(k, a.v[k]);
+            float out = f(k, a.v[k]) + r.v[k];
             // NaN passes, so that divergence shows.
             a.v[k] = relu && out < 0.0f ? 0.0f : out;
         }
@@ -86,30 +88,32 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_statistics(
 }
 
 extern "C" __global__ void __launch_bounds__(256) batch_norm(
-    Tensor x, const float* batch, const float* scale, const float* shift, u32 relu, Tensor y) {
+    Tensor x, const float* batch, const float* scale, const float* shift, Tensor residual, u32 relu, Tensor y) {
     Tile tile = tile_of(x);
-    apply(by_batch(x, tile.group, batch, scale, shift), relu, x, y, tile);
+    apply(by_batch(x, tile.group, batch, scale, shift), residual, relu, x, y, tile);
 }
 
 extern "C" __global__ void __launch_bounds__(256) batch_norm_inference(
-    Tensor x, const float* mean, const float* variance, float epsilon, const float* scale, const float* shift, u32 relu, Tensor y) {
+    Tensor x, const float* mean, const float* variance, float epsilon, const float* scale, const float* shift, Tensor residual,
+    u32 relu, Tensor y) {
     Tile tile = tile_of(x);
     Affine f = {zeros(), zeros()};
     for (u32 k = 0; k < 8; k++) {
         u32 c = tile.group * 8 + k;
         if (c < x.c) normalise(f, k, mean[c], 1.0f / sqrtf(variance[c] + epsilon), scale[c], shift[c]);
     }
-    apply(f, relu, x, y, tile);
+    apply(f, residual, relu, x, y, tile);
 }
 
 // dy where ReLU let the value pass.
-__device__ __forceinline__ float gated(const Affine& f, u32 relu, u32 k, float x, float dy) {
-    return relu && !(f(k, x) > 0.0f) ? 0.0f : dy;
+__device__ __forceinline__ float gated(const Affine& f, u32 relu, u32 k, float x, float r, float dy) {
+    return relu && !(f(k, x) + r > 0.0f) ? 0.0f : dy;
 }
 
 // Sums of dy' and of dy' (x - mean), dy' being dy behind ReLU.
 extern "C" __global__ void __launch_bounds__(256) batch_norm_grad_tiles(
-    Tensor x, Tensor dy, const float* batch, const float* scale, const float* shift, u32 relu, float* partial) {
+    Tensor x, Tensor dy, const float* batch, const float* scale, const float* shift, Tensor residual, u32 relu,
+    float* partial) {
     SHARED(space, TileRow[16]);
     Tile tile = tile_of(x);
     Affine f = by_batch(x, tile.group, batch, scale, shift);
@@ -121,9 +125,9 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_grad_tiles(
     Vector sum[2] = {zeros(), zeros()};
     for (u32 p = tile.first; p < tile.end; p += tile.lanes) {
         u32 i = p * x.groups + tile.group;
-        Vector a = load(x, i), g = load(dy, i);
+        Vector a = load(x, i), g = load(dy, i), r = relu && residual.at ? load(residual, i) : zeros();
         for (u32 k = 0; k < 8; k++) {
-            float passed = gated(f, relu, k, a.v[k], g.v[k]);
+            float passed = gated(f, relu, k, a.v[k], r.v[k], g.v[k]);
             sum[0].v[k] += passed;
             sum[1].v[k] = fmaf(passed, a.v[k] - mean.v[k], sum[1].v[k]);
         }
@@ -157,8 +161,8 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_grad_parameters(
 }
 
 extern "C" __global__ void __launch_bounds__(256) batch_norm_grad(
-    Tensor x, Tensor dy, const float* batch, const float* scale, const float* shift, u32 relu, const float* coefficients, Tensor dx,
-    u32 add) {
+    Tensor x, Tensor dy, const float* batch, const float* scale, const float* shift, Tensor residual, u32 relu,
+    const float* coefficients, Tensor dx, u32 add_x, Tensor dresidual, u32 add_residual) {
     Tile tile = tile_of(x);
     if (tile.first >= tile.end) return;
     Affine f = by_batch(x, tile.group, batch, scale, shift);
@@ -168,9 +172,12 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_grad(
     for (u32 k = 0; k < 8; k++) slope.v[k] = own[k], curve.v[k] = own[padded + k], level.v[k] = own[2 * padded + k];
     for (u32 p = tile.first; p < tile.end; p += tile.lanes) {
         u32 i = p * x.groups + tile.group;
-        Vector a = load(x, i), g = load(dy, i);
-        for (u32 k = 0; k < 8; k++)
-            g.v[k] = fmaf(gated(f, relu, k, a.v[k], g.v[k]), slope.v[k], fmaf(a.v[k], curve.v[k], level.v[k]));
-        put(dx, i, g, add);
+        Vector a = load(x, i), g = load(dy, i), r = relu && residual.at ? load(residual, i) : zeros();
+        for (u32 k = 0; k < 8; k++) {
+            g.v[k] = gated(f, relu, k, a.v[k], r.v[k], g.v[k]);
+            a.v[k] = fmaf(g.v[k], slope.v[k], fmaf(a.v[k], curve.v[k], level.v[k]));
+        }
+        if (dx.at) put(dx, i, a, add_x);
+        if (dresidual.at) put(dresidual, i, g, add_residual);
     }
 }

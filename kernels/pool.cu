@@ -20,29 +20,41 @@ __device__ __forceinline__ Window window_of(const Tensor& x, u32 row, u32 column
             min(left + size, x.w + padding) - padding};
 }
 
-// The largest value of each of 8 channels and the pixel of the image where it is first found; NaN wins over everything, so that
-// a diverged value is not hidden.
-__device__ __forceinline__ void first_maximum(
-    const Tensor& x, u32 image, u32 group, const Window& window, Vector& best, u32 (&at)[8]) {
-    bool started = false;
-    for (u32 row = window.top; row < window.bottom; row++)
-        for (u32 column = window.left; column < window.right; column++) {
-            u32 pixel = row * x.w + column;
-            Vector a = load(x, (image * x.h * x.w + pixel) * x.groups + group);
-            for (u32 k = 0; k < 8; k++)
-                if (!started || a.v[k] > best.v[k] || a.v[k] != a.v[k]) best.v[k] = a.v[k], at[k] = pixel;
-            started = true;
-        }
-}
-
+// The largest value of each window; NaN wins over everything, so that a diverged value is not hidden.
 extern "C" __global__ void __launch_bounds__(256) max_pool(Tensor x, u32 size, u32 stride, u32 padding, Tensor y) {
     u32 i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= vectors(y)) return;
     u32 pixel = i / y.groups, column = pixel % y.w, row = pixel / y.w % y.h, image = pixel / y.w / y.h;
-    Vector best = zeros();
-    u32 at[8];
-    first_maximum(x, image, i % y.groups, window_of(x, row, column, size, stride, padding), best, at);
+    Window window = window_of(x, row, column, size, stride, padding);
+    Vector best;
+    for (u32 k = 0; k < 8; k++) best.v[k] = -INFINITY_F32;
+    for (u32 r = window.top; r < window.bottom; r++)
+        for (u32 c = window.left; c < window.right; c++) {
+            Vector a = load(x, ((image * x.h + r) * x.w + c) * x.groups + i % y.groups);
+            for (u32 k = 0; k < 8; k++)
+                if (a.v[k] > best.v[k] || a.v[k] != a.v[k]) best.v[k] = a.v[k];
+        }
     store(y, i, best);
+}
+
+// Which of 8 channels have their first maximum of a window at pixel `here`, whose values are `mine`, as bits: fewer registers than
+// the maxima and their places would take.
+__device__ __forceinline__ u32 first_in_window(
+    const Tensor& x, u32 image, u32 group, const Window& window, u32 here, const Vector& mine) {
+    u32 first = 0xff;
+    for (u32 row = window.top; row < window.bottom; row++)
+        for (u32 column = window.left; column < window.right; column++) {
+            u32 pixel = row * x.w + column;
+            if (pixel == here) continue;
+            Vector a = load(x, (image * x.h * x.w + pixel) * x.groups + group);
+            for (u32 k = 0; k < 8; k++) {
+                float m = mine.v[k];
+                // The last NaN of a window stays; a number must be larger than all before it and no smaller than those behind.
+                bool beaten = a.v[k] != a.v[k] ? pixel > here || m == m : pixel < here ? a.v[k] >= m : a.v[k] > m;
+                first &= ~(u32(beaten) << k);
+            }
+        }
+    return first;
 }
 
 extern "C" __global__ void __launch_bounds__(256) max_pool_grad(
@@ -56,13 +68,13 @@ extern "C" __global__ void __launch_bounds__(256) max_pool_grad(
     u32 up = row + padding, across = column + padding;
     u32 row_from = up >= size ? (up - size) / stride + 1 : 0, row_to = min(up / stride + 1, dy.h);
     u32 column_from = across >= size ? (across - size) / stride + 1 : 0, column_to = min(across / stride + 1, dy.w);
+    Vector mine = load(x, i);
     for (u32 r = row_from; r < row_to; r++)
         for (u32 c = column_from; c < column_to; c++) {
-            Vector best, g = load(dy, ((image * dy.h + r) * dy.w + c) * dy.groups + group);
-            u32 at[8];
-            first_maximum(x, image, group, window_of(x, r, c, size, stride, padding), best, at);
+            u32 first = first_in_window(x, image, group, window_of(x, r, c, size, stride, padding), here, mine);
+            Vector g = load(dy, ((image * dy.h + r) * dy.w + c) * dy.groups + group);
             for (u32 k = 0; k < 8; k++)
-                if (at[k] == here) sum.v[k] += g.v[k];
+                if (first >> k & 1) sum.v[k] += g.v[k];
         }
     store(dx, i, sum);
 }

@@ -29,7 +29,7 @@ extern "C" __global__ void __launch_bounds__(256) dropout(
 
     uint2 key = make_uint2(u32(state->seed), u32(state->seed >> 32));
     u32 kept = 0, block = 0xffffffffu;
-    u32 words[4];
+    u32 words[4] = {};
     for (u32 k = 0; k < channels; k++)
         for (u32 p = 0; p < count; p++) {
             u32 element = (image * x.c + group * 8 + k) * area + first + p;

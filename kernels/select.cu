@@ -160,17 +160,19 @@ extern "C" __global__ void __launch_bounds__(256) select_count_ties(const Job* j
     if (threadIdx.x == 0) ties[blockIdx.x] = total;
 }
 
-// The ties of a segment's blocks become those of the blocks before each.
+// The ties of a segment's blocks become those of the blocks before each. A thread takes neighbouring blocks.
 extern "C" __global__ void __launch_bounds__(256) select_rank_blocks(const Segment* segments, u32* ties) {
     SHARED(of_warp, u32[8]);
     const Segment& segment = segments[blockIdx.x];
-    for (u32 first = 0, before = 0; first < segment.blocks; first += blockDim.x) {
-        u32 block = first + threadIdx.x, *at = &ties[segment.first_block + block], total;
-        u32 count = block < segment.blocks ? *at : 0;
-        u32 rank = before + sum_before(count, of_warp, total);
-        if (block < segment.blocks) *at = rank;
-        before += total;
-        __syncthreads();
+    u32 each = div_up(segment.blocks, blockDim.x), first = min(threadIdx.x * each, segment.blocks);
+    u32 last = min(first + each, segment.blocks), sum = 0, total;
+    u32* of_block = &ties[segment.first_block];
+    for (u32 block = first; block < last; block++) sum += of_block[block];
+    u32 before = sum_before(sum, of_warp, total);
+    for (u32 block = first; block < last; block++) {
+        u32 count = of_block[block];
+        of_block[block] = before;
+        before += count;
     }
 }
 

@@ -136,6 +136,8 @@ pub struct BatchNorm {
     pub batch: Span,
     /// Added to the variance.
     pub epsilon: f32,
+    /// A residual block's shortcut, added in the same pass: y = gamma x^ + beta + residual.
+    pub residual: Option<Map>,
     /// Apply max(0, .) to the result in the same pass.
     pub relu: bool,
 }
@@ -316,12 +318,13 @@ pub trait Backend: Send {
     fn batch_norm(&mut self, bn: &BatchNorm, y: Map) -> Result<()>;
     /// Normalises by the running statistics.
     fn batch_norm_inference(&mut self, bn: &BatchNorm, y: Map) -> Result<()>;
-    /// dx, dgamma and dbeta of [`Backend::batch_norm`]; the gradient for padding images is 0.
+    /// dx, dresidual, dgamma and dbeta of [`Backend::batch_norm`]; the gradient for padding images is 0.
     fn batch_norm_grad(
         &mut self,
         bn: &BatchNorm,
         dy: Map,
         dx: Option<Sink<Map>>,
+        dresidual: Option<Sink<Map>>,
         dscale: Sink<Span>,
         dshift: Sink<Span>,
     ) -> Result<()>;

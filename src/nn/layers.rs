@@ -2,7 +2,7 @@
 
 use crate::backend::Conv;
 use crate::error::Result;
-use crate::graph::{Graph, Init, Mode, NodeId, Role};
+use crate::graph::{Graph, Init, Mode, NodeId, ParameterId, Role};
 use crate::op::{
     Add, AddBias, AveragePool, BatchNormalise, Convolve, Dropout, Flatten, MaxPool, Relu, SoftmaxCrossEntropy,
 };
@@ -71,31 +71,51 @@ impl Graph {
 
     /// Batch norm: parameters `NAME.weight`, `NAME.bias`, statistics `NAME.running_mean`, `NAME.running_var`.
     pub fn batch_norm(&mut self, name: &str, x: NodeId) -> Result<NodeId> {
-        self.normalise(name, x, 1.0, false)
+        let parameters = self.batch_norm_parameters(name, x, 1.0)?;
+        self.normalise(name, &[x], parameters, false)
     }
 
     /// Batch norm and ReLU in one pass.
     pub fn batch_norm_relu(&mut self, name: &str, x: NodeId) -> Result<NodeId> {
-        self.normalise(name, x, 1.0, true)
+        let parameters = self.batch_norm_parameters(name, x, 1.0)?;
+        self.normalise(name, &[x], parameters, true)
     }
 
-    /// Batch norm whose gamma starts at 0, so that a residual block starts as the identity.
-    pub fn batch_norm_zero(&mut self, name: &str, x: NodeId) -> Result<NodeId> {
-        self.normalise(name, x, 0.0, false)
+    /// The end of a residual block, in one pass: batch norm, addition of the shortcut, ReLU. Its gamma starts at 0, so that the block
+    /// starts as the identity. `shortcut` is recorded after the norm's parameters, which are numbered before its own.
+    pub fn batch_norm_add_relu(
+        &mut self,
+        name: &str,
+        x: NodeId,
+        shortcut: impl FnOnce(&mut Self) -> Result<NodeId>,
+    ) -> Result<NodeId> {
+        let parameters = self.batch_norm_parameters(name, x, 0.0)?;
+        let shortcut = shortcut(self)?;
+        // A device reads and differentiates the two as different maps.
+        if shortcut == x {
+            let y = self.normalise(name, &[x], parameters, false)?;
+            let sum = self.add(name, y, x)?;
+            return self.relu(name, sum);
+        }
+        self.normalise(name, &[x, shortcut], parameters, true)
     }
 
-    fn normalise(&mut self, name: &str, x: NodeId, scale: f32, relu: bool) -> Result<NodeId> {
+    fn batch_norm_parameters(&mut self, name: &str, x: NodeId, scale: f32) -> Result<[ParameterId; 4]> {
         let dims = vec![self.shape(x).c];
         let mut parameter =
             |suffix, role, value| self.parameter(name, suffix, dims.clone(), role, Init::Constant(value));
-        let parameters = [
+        Ok([
             parameter("weight", Role::Scale, scale)?,
             parameter("bias", Role::Shift, 0.0)?,
             parameter("running_mean", Role::RunningMean, 0.0)?,
             parameter("running_var", Role::RunningVariance, 1.0)?,
-        ];
-        let op = BatchNormalise { inference: self.mode() == Mode::Evaluate, epsilon: EPSILON, relu };
-        self.push(name, op, &[x], &parameters)
+        ])
+    }
+
+    /// Normalises the first argument and adds the second one, where there is one.
+    fn normalise(&mut self, name: &str, args: &[NodeId], parameters: [ParameterId; 4], relu: bool) -> Result<NodeId> {
+        let (inference, residual) = (self.mode() == Mode::Evaluate, args.len() == 2);
+        self.push(name, BatchNormalise { inference, epsilon: EPSILON, residual, relu }, args, &parameters)
     }
 
     /// max(0, x).

@@ -37,27 +37,26 @@ impl ResNet {
     }
 
     fn block(&self, g: &mut Graph, x: NodeId, channels: usize, stride: usize) -> Result<NodeId> {
-        let (body, out) = if self.bottleneck {
+        let (last, body, out) = if self.bottleneck {
             let y = g.conv2d("conv1", x, Conv2d::same(channels, 1, 1))?;
             let y = g.batch_norm_relu("bn1", y)?;
             let y = g.conv2d("conv2", y, Conv2d::same(channels, 3, stride))?;
             let y = g.batch_norm_relu("bn2", y)?;
             let y = g.conv2d("conv3", y, Conv2d::same(4 * channels, 1, 1))?;
-            (g.batch_norm_zero("bn3", y)?, 4 * channels)
+            ("bn3", y, 4 * channels)
         } else {
             let y = g.conv2d("conv1", x, Conv2d::same(channels, 3, stride))?;
             let y = g.batch_norm_relu("bn1", y)?;
             let y = g.conv2d("conv2", y, Conv2d::same(channels, 3, 1))?;
-            (g.batch_norm_zero("bn2", y)?, channels)
+            ("bn2", y, channels)
         };
-        let shortcut = if stride != 1 || g.shape(x).c != out {
+        g.batch_norm_add_relu(last, body, |g| {
+            if stride == 1 && g.shape(x).c == out {
+                return Ok(x);
+            }
             let y = g.conv2d("downsample.0", x, Conv2d::same(out, 1, stride))?;
-            g.batch_norm("downsample.1", y)?
-        } else {
-            x
-        };
-        let sum = g.add("add", body, shortcut)?;
-        g.relu("relu", sum)
+            g.batch_norm("downsample.1", y)
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Batch normalisation (Ioffe & Szegedy 2015), with the ReLU that usually follows in the same pass.
+//! Batch normalisation (Ioffe & Szegedy 2015), with the residual addition and the ReLU that may follow in the same pass.
 
 use super::{Io, Op, Reads};
 use crate::backend::{Backend, BatchNorm};
@@ -6,15 +6,17 @@ use crate::error::{Error, Result};
 use crate::shape::Shape;
 
 /// `y = gamma x^ + beta` with `x^ = (x - mean) / sqrt(var + eps)` per channel; mean and biased variance are the batch's, or the
-/// running ones when evaluating. With `relu`, `y = max(0, .)` of that.
+/// running ones when evaluating. With `residual`, the second argument is added; with `relu`, `y = max(0, .)` of that.
 ///
 /// With m pixels a channel: `dbeta = sum dy`, `dgamma = sum dy x^`, `dx = gamma / sqrt(var + eps) (dy - dbeta / m - x^ dgamma / m)`,
-/// where under `relu` dy counts only where y > 0.
+/// `dresidual = dy`, where under `relu` dy counts only where y > 0.
 #[derive(Debug)]
 pub(crate) struct BatchNormalise {
     /// Normalise by the running statistics, not the batch's.
     pub(crate) inference: bool,
     pub(crate) epsilon: f32,
+    /// Add the second argument, a residual block's shortcut.
+    pub(crate) residual: bool,
     pub(crate) relu: bool,
 }
 
@@ -28,6 +30,7 @@ impl BatchNormalise {
             running_variance: io.value(3),
             batch: io.workspace,
             epsilon: self.epsilon,
+            residual: self.residual.then(|| io.arg(1)),
             relu: self.relu,
         }
     }
@@ -35,13 +38,24 @@ impl BatchNormalise {
 
 impl Op for BatchNormalise {
     fn name(&self) -> &'static str {
-        if self.relu { "batch_norm_relu" } else { "batch_norm" }
+        match (self.residual, self.relu) {
+            (false, false) => "batch_norm",
+            (false, true) => "batch_norm_relu",
+            (true, false) => "batch_norm_add",
+            (true, true) => "batch_norm_add_relu",
+        }
     }
 
     fn shape(&self, args: &[Shape]) -> Result<Shape> {
         let x = args[0];
         if !self.inference && x.n * x.pixels() < 2 {
             return Err(Error::shape("batch_norm", format!("needs more than one value a channel to train, got {x}")));
+        }
+        if self.residual && args[1] != x {
+            return Err(Error::shape(
+                "batch_norm",
+                format!("takes a residual of its input's shape {x}, got {}", args[1]),
+            ));
         }
         Ok(x)
     }
@@ -63,6 +77,8 @@ impl Op for BatchNormalise {
     }
 
     fn backward(&self, on: &mut dyn Backend, io: &Io) -> Result<()> {
-        on.batch_norm_grad(&self.describe(io), io.grad_out(), io.grad(0), io.parameter_grad(0), io.parameter_grad(1))
+        let dresidual = if self.residual { io.grad(1) } else { None };
+        let (dscale, dshift) = (io.parameter_grad(0), io.parameter_grad(1));
+        on.batch_norm_grad(&self.describe(io), io.grad_out(), io.grad(0), dresidual, dscale, dshift)
     }
 }

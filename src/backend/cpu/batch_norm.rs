@@ -5,11 +5,11 @@ use rayon::prelude::*;
 use super::Cpu;
 use super::grid::Grid;
 use super::memory::Place;
-use super::pointwise::{Pointwise, plane};
+use super::pointwise::{Identity, Pointwise, plane};
 use super::simd::{LANES, Lanes, Level, dispatch};
 use crate::backend::{BatchNorm, Map, Sink, Span};
 
-/// y = a x + b, rectified or not.
+/// y = a x + b, rectified or not; with a second map x, plus that before.
 #[derive(Clone, Copy)]
 struct Affine {
     a: f32,
@@ -24,6 +24,32 @@ impl Pointwise<1> for Affine {
         unsafe {
             let y = x.fma(L::splat(self.a), L::splat(self.b));
             if self.relu { L::splat(0.0).max(y) } else { y }
+        }
+    }
+}
+
+impl Pointwise<2> for Affine {
+    #[inline(always)]
+    unsafe fn apply<L: Lanes>(self, [x, residual]: [L; 2]) -> L {
+        // SAFETY: the caller's.
+        unsafe {
+            let y = x.fma(L::splat(self.a), L::splat(self.b)).add(residual);
+            if self.relu { L::splat(0.0).max(y) } else { y }
+        }
+    }
+}
+
+/// (x, residual, dy) -> dy where the forward result was positive.
+#[derive(Clone, Copy)]
+struct ResidualGrad(Affine);
+
+impl Pointwise<3> for ResidualGrad {
+    #[inline(always)]
+    unsafe fn apply<L: Lanes>(self, [x, residual, dy]: [L; 3]) -> L {
+        // SAFETY: the caller's.
+        unsafe {
+            let y = x.fma(L::splat(self.0.a), L::splat(self.0.b)).add(residual);
+            if self.0.relu { dy.where_positive(y) } else { dy }
         }
     }
 }
@@ -146,7 +172,8 @@ impl Cpu {
     pub(super) fn normalise(&mut self, bn: &BatchNorm, y: Map) {
         let (gx, gy, level, momentum) = (Grid::of(bn.x), Grid::of(y), self.level, self.step.statistics_momentum);
         let places = [bn.x.range(), y.range(), bn.scale.range(), bn.shift.range(), bn.running_mean.range()];
-        let [x, y, scale, shift, running_mean, running_variance, batch] = self.memory.apart([
+        let residual_grid = bn.residual.map(Grid::of);
+        let [x, y, scale, shift, running_mean, running_variance, batch, residual] = self.memory.apart([
             places[0].clone(),
             places[1].clone(),
             places[2].clone(),
@@ -154,8 +181,9 @@ impl Cpu {
             places[4].clone(),
             bn.running_variance.range(),
             bn.batch.range(),
+            bn.residual.map_or(0..0, |residual| residual.range()),
         ]);
-        let x = &*x;
+        let (x, residual) = (&*x, &*residual);
         let (batch_mean, batch_inverse) = batch.split_at_mut(gx.shape.c);
         let n = (gx.shape.n * gx.shape.pixels()) as f64;
         let channels = gy.channels_mut(y);
@@ -172,7 +200,11 @@ impl Cpu {
                 *running_variance += momentum * ((variance * n / (n - 1.0)) as f32 - *running_variance);
                 let f = affine(*batch_mean, *batch_inverse, scale[c], shift[c], bn.relu);
                 for (b, to) in planes.into_iter().enumerate() {
-                    plane(level, f, [(gx.plane_of(x, b, c), gx)], to, gy, false);
+                    let x = (gx.plane_of(x, b, c), gx);
+                    match residual_grid {
+                        Some(g) => plane(level, f, [x, (g.plane_of(residual, b, c), g)], to, gy, false),
+                        None => plane(level, f, [x], to, gy, false),
+                    }
                     // The batch's statistics say nothing about padding images: a channel that is constant over the batch may
                     // scale them by 1 / sqrt(epsilon), layer after layer, until they overflow and infinity times 0 is NaN.
                     gy.clear_missing(b, to);
@@ -184,9 +216,13 @@ impl Cpu {
         let read = |span: Span| self.memory.get(span).to_vec();
         let [scale, shift, mean, variance] = [bn.scale, bn.shift, bn.running_mean, bn.running_variance].map(read);
         let (epsilon, relu) = (bn.epsilon, bn.relu);
-        self.pointwise([bn.x], Sink { to: y, add: false }, |c| {
+        let (y, by_running) = (Sink { to: y, add: false }, |c: usize| {
             affine(mean[c], 1.0 / (variance[c] + epsilon).sqrt(), scale[c], shift[c], relu)
         });
+        match bn.residual {
+            Some(residual) => self.pointwise([bn.x, residual], y, by_running),
+            None => self.pointwise([bn.x], y, by_running),
+        }
     }
 
     pub(super) fn normalise_grad(
@@ -194,12 +230,14 @@ impl Cpu {
         bn: &BatchNorm,
         dy: Map,
         dx: Option<Sink<Map>>,
+        dresidual: Option<Sink<Map>>,
         dscale: Sink<Span>,
         dshift: Sink<Span>,
     ) {
         let (gx, gy, level) = (Grid::of(bn.x), Grid::of(dy), self.level);
-        let gdx = dx.map_or(gx, |sink| Grid::of(sink.to));
-        let [x, dy, dx_values, scale, shift, batch, ds, db] = self.memory.apart([
+        let (gdx, gdr) = (dx.map_or(gx, |sink| Grid::of(sink.to)), dresidual.map_or(gx, |sink| Grid::of(sink.to)));
+        let residual_grid = bn.residual.map(Grid::of);
+        let [x, dy, dx_values, scale, shift, batch, ds, db, residual, dr] = self.memory.apart([
             bn.x.range(),
             dy.range(),
             dx.map_or(0..0, |sink| sink.to.range()),
@@ -208,19 +246,41 @@ impl Cpu {
             bn.batch.range(),
             dscale.to.range(),
             dshift.to.range(),
+            bn.residual.map_or(0..0, |residual| residual.range()),
+            dresidual.map_or(0..0, |sink| sink.to.range()),
         ]);
-        let (x, dy) = (&*x, &*dy);
+        let (x, dy, residual) = (&*x, &*dy, &*residual);
         let (mean, inverse) = batch.split_at(gx.shape.c);
         let m = (gx.shape.n * gx.shape.pixels()) as f64;
-        let mut channels = gdx.channels_mut(dx_values);
-        channels.par_iter_mut().zip(ds.par_iter_mut().zip(db)).enumerate().for_each(|(c, (planes, (ds, db)))| {
-            let forward = affine(mean[c], inverse[c], scale[c], shift[c], bn.relu);
+        let channels: Vec<_> = gdx.channels_mut(dx_values).into_iter().zip(gdr.channels_mut(dr)).collect();
+        let channels = channels.into_par_iter().zip(ds.par_iter_mut().zip(db)).enumerate();
+        channels.for_each(|(c, ((mut planes, dresidual_planes), (ds, db)))| {
+            let mut forward = affine(mean[c], inverse[c], scale[c], shift[c], bn.relu);
+            // With a residual, the gradient behind ReLU is needed as such: it is what the shortcut gets.
+            let gated: Vec<Vec<f32>> = match residual_grid {
+                Some(g) => {
+                    let gate = ResidualGrad(forward);
+                    forward.relu = false;
+                    let block = |b| {
+                        let (x, residual) = ((gx.plane_of(x, b, c), gx), (g.plane_of(residual, b, c), g));
+                        let mut to = vec![0.0; gy.plane];
+                        plane(level, gate, [x, residual, (gy.plane_of(dy, b, c), gy)], &mut to, gy, false);
+                        to
+                    };
+                    (0..gx.blocks).map(block).collect()
+                }
+                None => vec![],
+            };
+            let dy_of = |b: usize| gated.get(b).map_or_else(|| gy.plane_of(dy, b, c), Vec::as_slice);
+            for (b, to) in dresidual_planes.into_iter().enumerate() {
+                plane(level, Identity, [(dy_of(b), gy)], to, gdr, dresidual.is_some_and(|sink| sink.add));
+            }
             let mut sums = [0.0; 2];
             for b in 0..gx.blocks {
                 let part = dispatch!(level, correlations(
                     x: &[f32] = gx.plane_of(x, b, c),
                     gx: Grid = gx,
-                    dy: &[f32] = gy.plane_of(dy, b, c),
+                    dy: &[f32] = dy_of(b),
                     gy: Grid = gy,
                     forward: Affine = forward,
                     mean: f32 = mean[c],
@@ -238,7 +298,7 @@ impl Cpu {
             let level_term = -a * sum / m - curve * f64::from(mean[c]);
             let f = AffineGrad { forward, slope: a as f32, curve: curve as f32, level: level_term as f32 };
             for (b, to) in planes.iter_mut().enumerate() {
-                let from = [(gx.plane_of(x, b, c), gx), (gy.plane_of(dy, b, c), gy)];
+                let from = [(gx.plane_of(x, b, c), gx), (dy_of(b), gy)];
                 plane(level, f, from, to, gdx, dx.is_some_and(|sink| sink.add));
                 gdx.clear_missing(b, to);
             }

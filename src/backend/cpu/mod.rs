@@ -200,11 +200,12 @@ impl Backend for Cpu {
         bn: &BatchNorm,
         dy: Map,
         dx: Option<Sink<Map>>,
+        dresidual: Option<Sink<Map>>,
         dscale: Sink<Span>,
         dshift: Sink<Span>,
     ) -> Result<()> {
-        self.normalise_grad(bn, dy, dx, dscale, dshift);
-        dx.map_or(Ok(()), |dx| self.store(dx.to))
+        self.normalise_grad(bn, dy, dx, dresidual, dscale, dshift);
+        dx.into_iter().chain(dresidual).try_for_each(|sink| self.store(sink.to))
     }
 
     fn relu(&mut self, x: Map, y: Map) -> Result<()> {

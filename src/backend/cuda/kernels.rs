@@ -291,20 +291,22 @@ kernels! {
             x: Tensor, partial: Floats, tiles: u32, epsilon: f32, state: StepPointer, running_mean: Floats,
             running_variance: Floats, batch: Floats
         );
-        fn batch_norm[256](x: Tensor, batch: Floats, scale: Floats, shift: Floats, relu: u32, y: Tensor);
+        fn batch_norm[256](x: Tensor, batch: Floats, scale: Floats, shift: Floats, residual: Tensor, relu: u32, y: Tensor);
         fn batch_norm_inference[256](
-            x: Tensor, mean: Floats, variance: Floats, epsilon: f32, scale: Floats, shift: Floats, relu: u32, y: Tensor
+            x: Tensor, mean: Floats, variance: Floats, epsilon: f32, scale: Floats, shift: Floats, residual: Tensor, relu: u32,
+            y: Tensor
         );
         fn batch_norm_grad_tiles[256](
-            x: Tensor, dy: Tensor, batch: Floats, scale: Floats, shift: Floats, relu: u32, partial: Floats
+            x: Tensor, dy: Tensor, batch: Floats, scale: Floats, shift: Floats, residual: Tensor, relu: u32,
+            partial: Floats
         );
         fn batch_norm_grad_parameters[256](
             x: Tensor, partial: Floats, tiles: u32, batch: Floats, scale: Floats, dscale: Floats, add_scale: u32,
             dshift: Floats, add_shift: u32, coefficients: Floats
         );
         fn batch_norm_grad[256](
-            x: Tensor, dy: Tensor, batch: Floats, scale: Floats, shift: Floats, relu: u32, coefficients: Floats,
-            dx: Tensor, add: u32
+            x: Tensor, dy: Tensor, batch: Floats, scale: Floats, shift: Floats, residual: Tensor, relu: u32,
+            coefficients: Floats, dx: Tensor, add_x: u32, dresidual: Tensor, add_residual: u32
         );
     }
     "bias_grad.cu" {

@@ -102,6 +102,11 @@ impl Cuda {
         self.memory.tensor(map)
     }
 
+    /// A kernel's optional tensor: none has the address 0.
+    fn tensor_or_none(&self, map: Option<Map>) -> Tensor {
+        map.map_or_else(bytemuck::Zeroable::zeroed, |map| self.tensor(map))
+    }
+
     fn floats(&self, span: Span) -> Floats {
         self.memory.floats(span)
     }
@@ -259,10 +264,11 @@ impl Backend for Cuda {
         bn: &BatchNorm,
         dy: Map,
         dx: Option<Sink<Map>>,
+        dresidual: Option<Sink<Map>>,
         dscale: Sink<Span>,
         dshift: Sink<Span>,
     ) -> Result<()> {
-        self.normalise_grad(bn, dy, dx, dscale, dshift)
+        self.normalise_grad(bn, dy, dx, dresidual, dscale, dshift)
     }
 
     fn relu(&mut self, x: Map, y: Map) -> Result<()> {

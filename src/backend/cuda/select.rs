@@ -37,6 +37,10 @@ struct Selection {
 
 impl Cuda {
     pub(super) fn update_masks(&mut self, jobs: &[PruneAndGrow]) -> Result<()> {
+        // Where all layers are dense none takes part.
+        if jobs.is_empty() {
+            return Ok(());
+        }
         let layers = jobs.iter().enumerate().map(|(segment, job)| {
             let leak = job.leak.map_or(Floats::default(), |leak| self.floats(leak));
             let row = Job { leak, ..self.job(job.weight, job.velocity, segment) };
@@ -152,7 +156,7 @@ mod tests {
         Weight { layer, value, grad, out_channels: len, in_channels: 1, kernel: [1, 1] }
     }
 
-    // 300 blocks: the block that ranks them takes two turns. All magnitudes are equal, so the order is that of the indices.
+    // 300 blocks: some threads of the block that ranks them take two. All magnitudes are equal, so the order is that of the indices.
     #[test]
     fn ties_are_ranked_over_more_blocks_than_a_block_has_threads() {
         let (len, drop, grow) = (300 * BLOCK, 290 * BLOCK + 77, 270 * BLOCK + 5);

@@ -21,24 +21,24 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Makes these the rows; nothing is copied where they are the ones already there.
-    fn set(&mut self, on: &mut dyn Driver, mut rows: Vec<Parameter>) -> Result<()> {
+    /// Makes these the rows; nothing is copied where they are the ones already there. True when the table moved.
+    fn set(&mut self, on: &mut dyn Driver, mut rows: Vec<Parameter>) -> Result<bool> {
         let mut owner: Vec<u32> = vec![];
         for (number, row) in rows.iter_mut().enumerate() {
             row.first_block = owner.len() as u32;
             owner.resize(owner.len() + (row.len as usize).div_ceil(BLOCK), number as u32);
         }
         if rows == self.rows {
-            return Ok(());
+            return Ok(false);
         }
         let bytes = [bytemuck::cast_slice(&rows), bytemuck::cast_slice::<u32, u8>(&owner)].concat();
-        if bytes.len() > self.memory.bytes {
-            on.forget_graphs();
+        let moves = bytes.len() > self.memory.bytes;
+        if moves {
             self.memory.replace(on, bytes.len())?;
         }
         on.write(self.memory.at, &bytes)?;
         (self.rows, self.blocks) = (rows, owner.len() as u32);
-        Ok(())
+        Ok(moves)
     }
 
     fn owner(&self) -> Words {
@@ -191,8 +191,11 @@ impl Cuda {
     /// Launches the kernel over these rows; nothing but the numbers of the step is copied where they are those of before.
     fn run_on(&mut self, table: fn(&mut Layers) -> &mut Table, rows: Vec<Parameter>, work: Work) -> Result<()> {
         let table = table(&mut self.layers);
-        table.set(self.driver.as_mut(), rows)?;
+        let moved = table.set(self.driver.as_mut(), rows)?;
         let (blocks, parameters, owner) = (table.blocks, Parameters(table.memory.at), table.owner());
+        if moved {
+            self.forget_replays();
+        }
         self.enter(work)?;
         let keep = Keeps(self.layers.keep_memory.at);
         let step = WeightStepPointer(self.layers.step_memory.at);
@@ -240,8 +243,8 @@ impl Cuda {
 #[cfg(all(test, simt))]
 mod tests {
     use super::*;
-    use crate::backend::Backend;
     use crate::backend::cuda::driver::simt::{SCHEDULES, Simt};
+    use crate::backend::{Backend, Growth, PruneAndGrow};
     use crate::bitmask::BitMask;
     use crate::rng::{Domain, Stream};
     use half::bf16;
@@ -391,6 +394,45 @@ mod tests {
                 assert_eq!(all_state(&mut fused), all_state(&mut parts), "{next:?}, {left_out} left out, {precision}");
             }
         }
+    }
+
+    /// Kernels that read whole words of a mask rely on it.
+    #[test]
+    fn bits_past_the_length_stay_zero_in_device_memory() {
+        let Network { mut on, weights, updates } = network(0, Precision::F32);
+        on.random_mask(&draw(&[1.0; 6], 4)).unwrap();
+        let velocity =
+            |layer| updates.iter().find(|u| u.masked.is_some_and(|(w, _)| w.layer == layer)).unwrap().velocity;
+        let job = |weight: &Weight| PruneAndGrow {
+            weight: *weight,
+            drop: 0,
+            grow: weight.len(),
+            growth: Growth::Gradient,
+            velocity: velocity(weight.layer),
+            dense_momentum: false,
+            leak: None,
+        };
+        on.prune_and_grow(&weights.iter().map(job).collect::<Vec<_>>()).unwrap();
+        for (layer, weight) in weights.iter().enumerate() {
+            for mask in [on.layers.all[layer].mask, on.layers.all[layer].random] {
+                let mut words = vec![0u32; weight.len().div_ceil(128) * 4];
+                on.driver.read(mask.0, bytemuck::cast_slice_mut(&mut words)).unwrap();
+                let ones: usize = words.iter().map(|word| word.count_ones() as usize).sum();
+                assert_eq!(ones, weight.len(), "layer {layer}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_captured_is_captured_anew_when_a_table_has_moved() {
+        let Network { mut on, .. } = network(0, Precision::F32);
+        for captured in [false, false, true] {
+            assert_eq!(on.begin_replay(7).unwrap(), captured);
+            on.end_replay(true).unwrap();
+        }
+        on.random_mask(&draw(&[0.5; 6], 4)).unwrap();
+        assert!(!on.begin_replay(7).unwrap());
+        on.end_replay(true).unwrap();
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl Cuda {
                 [take(mask), take(mask), take(rows * w.in_channels.next_multiple_of(GROUP) * size)]
             })
             .collect();
-        self.driver.forget_graphs();
+        self.forget_replays();
         let memory = &mut self.layers.memory;
         memory.replace(self.driver.as_mut(), end)?;
         let place = |(weight, [mask, random, effective]): (&Weight, [usize; 3])| Layer {
@@ -101,7 +101,7 @@ impl Cuda {
         if keep != self.layers.keep {
             let bytes: &[u8] = bytemuck::cast_slice(&keep);
             if self.layers.keep_memory.reserve(self.driver.as_mut(), bytes.len())? {
-                self.driver.forget_graphs();
+                self.forget_replays();
             }
             self.driver.write(self.layers.keep_memory.at, bytes)?;
             self.layers.all.iter_mut().zip(&keep).for_each(|(layer, keep)| layer.scale = keep.scale);

@@ -113,20 +113,35 @@ fn convolution_derivatives_are_those_of_the_forward_pass() {
 
 #[test]
 fn batch_norm_derivatives_are_those_of_the_forward_pass() {
-    for (s, relu) in
-        [(Shape::images(3, 2, 2, 3), false), (Shape::images(5, 3, 1, 1), true), (Shape::images(2, 1, 4, 3), true)]
-    {
+    let shapes =
+        [(Shape::images(3, 2, 2, 3), false), (Shape::images(5, 3, 1, 1), true), (Shape::images(2, 1, 4, 3), true)];
+    for ((s, relu), residual) in shapes.into_iter().flat_map(|case| [false, true].map(|residual| (case, residual))) {
         let mut bench = Bench::new();
-        let [x, dx, y, dy] = [s; 4].map(|shape| bench.map(shape));
+        let [x, dx, y, dy, r, dr] = [s; 6].map(|shape| bench.map(shape));
         let [scale, dscale, shift, dshift, mean] = [1, 2, 3, 4, 5].map(|seed| bench.span(&values(s.c, seed)));
         let (running_variance, batch) = (bench.span(&vec![1.0; s.c]), bench.span(&vec![0.0; 2 * s.c]));
-        let bn = BatchNorm { x, scale, shift, running_mean: mean, running_variance, batch, epsilon: 1e-2, relu };
+        let (shortcut, dshortcut) = (residual.then_some(r), residual.then_some(set(dr)));
+        let bn = BatchNorm {
+            x,
+            scale,
+            shift,
+            running_mean: mean,
+            running_variance,
+            batch,
+            epsilon: 1e-2,
+            residual: shortcut,
+            relu,
+        };
+        let mut pairs = vec![(span(x), span(dx)), (scale, dscale), (shift, dshift)];
+        if residual {
+            pairs.push((span(r), span(dr)));
+        }
         bench.check(
-            &format!("batch_norm of {s}, relu {relu}"),
-            &[(span(x), span(dx)), (scale, dscale), (shift, dshift)],
+            &format!("batch_norm of {s}, relu {relu}, residual {residual}"),
+            &pairs,
             (span(y), span(dy)),
             &|on| on.batch_norm(&bn, y).unwrap(),
-            &|on| on.batch_norm_grad(&bn, dy, Some(set(dx)), set(dscale), set(dshift)).unwrap(),
+            &|on| on.batch_norm_grad(&bn, dy, Some(set(dx)), dshortcut, set(dscale), set(dshift)).unwrap(),
         );
     }
 }

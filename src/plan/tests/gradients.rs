@@ -189,6 +189,21 @@ fn gradients_of_vgg_are_differences_of_its_loss() {
 }
 
 #[test]
+fn gradients_of_shortcuts_with_several_readers_are_differences_of_the_loss() {
+    check("shortcuts", Shape::images(9, 3, 5, 4), &|g, x| {
+        let same = Conv2d::same(4, 3, 1);
+        let a = g.conv2d("a", x, same)?;
+        let a = g.batch_norm_add_relu("of itself", a, |_| Ok(a))?;
+        let b = g.conv2d("b", a, same)?;
+        // The gradient of `a` is set by the sum, then added to.
+        let b = g.batch_norm_add_relu("bn", b, |_| Ok(a))?;
+        let sum = g.add("sum", a, b)?;
+        let pooled = g.global_average_pool("pool", sum)?;
+        g.linear("fc", pooled, CLASSES)
+    });
+}
+
+#[test]
 fn gradients_of_shared_values_and_parameters_are_differences_of_the_loss() {
     check("shared", Shape::images(16, 4, 6, 5), &|g, x| {
         let same = Conv2d::same(4, 3, 1);

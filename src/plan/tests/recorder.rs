@@ -67,7 +67,7 @@ impl Recorder {
         if add { self.read_held(held) } else { self.set(held) }
     }
 
-    fn reads<const N: usize>(&mut self, maps: [Map; N]) {
+    fn reads(&mut self, maps: impl IntoIterator<Item = Map>) {
         maps.into_iter().for_each(|map| self.read_held(Held::Map(map)));
     }
 
@@ -170,11 +170,13 @@ impl Backend for Recorder {
     }
     fn batch_norm(&mut self, bn: &BatchNorm, y: Map) -> Result<()> {
         self.reads([bn.x]);
+        self.reads(bn.residual);
         self.writes_span(Sink { to: bn.batch, add: false });
         self.writes(Sink { to: y, add: false })
     }
     fn batch_norm_inference(&mut self, bn: &BatchNorm, y: Map) -> Result<()> {
         self.reads([bn.x]);
+        self.reads(bn.residual);
         self.writes(Sink { to: y, add: false })
     }
     fn batch_norm_grad(
@@ -182,14 +184,16 @@ impl Backend for Recorder {
         bn: &BatchNorm,
         dy: Map,
         dx: Option<Sink<Map>>,
+        dresidual: Option<Sink<Map>>,
         dscale: Sink<Span>,
         dshift: Sink<Span>,
     ) -> Result<()> {
         self.reads([bn.x, dy]);
+        self.reads(bn.residual);
         self.read_held(Held::Span(bn.batch));
         self.writes_span(dscale);
         self.writes_span(dshift);
-        dx.map_or(Ok(()), |dx| self.writes(dx))
+        dx.into_iter().chain(dresidual).try_for_each(|sink| self.writes(sink))
     }
     fn relu(&mut self, x: Map, y: Map) -> Result<()> {
         self.copy(x, Sink { to: y, add: false })

@@ -48,14 +48,16 @@ impl Reference {
         self.set_map(set(y), out.into_iter().map(end).collect());
     }
 
-    /// gamma x^ + beta, multiplied out as a x + (beta - a mean), which rounds worse than (x - mean) first.
+    /// gamma x^ + beta and the residual, multiplied out as a x + (beta - a mean), which rounds worse than (x - mean) first.
     fn before_relu(&self, bn: &BatchNorm, statistics: &[(Bounded, Bounded)]) -> Vec<Bounded> {
         let (scale, shift) = (self.bounded(bn.scale), self.bounded(bn.shift));
+        let residual = bn.residual.map(|residual| self.bounded_map(residual));
         let affine = |(i, x): (usize, Bounded)| {
             let c = channel(bn.x.shape, i);
             let (mean, variance) = statistics[c];
             let a = scale[c] * (Bounded::exact(1.0) / (variance + bn.epsilon.into()).sqrt());
-            a * x + (shift[c] - mean * a)
+            let y = a * x + (shift[c] - mean * a);
+            residual.as_ref().map_or(y, |residual| y + residual[i])
         };
         self.bounded_map(bn.x).into_iter().enumerate().map(affine).collect()
     }
@@ -65,6 +67,7 @@ impl Reference {
         bn: &BatchNorm,
         dy: Map,
         dx: Option<Sink<Map>>,
+        dresidual: Option<Sink<Map>>,
         dscale: Sink<Span>,
         dshift: Sink<Span>,
     ) {
@@ -73,10 +76,12 @@ impl Reference {
         let (scale, batch) = (self.bounded(bn.scale), self.bounded(bn.batch));
         if bn.relu {
             let shift = self.bounded(bn.shift);
+            let residual = bn.residual.map(|residual| self.bounded_map(residual));
             for (i, grad) in grad.iter_mut().enumerate() {
                 let c = channel(s, i);
                 let a = scale[c] * batch[s.c + c];
                 let y = a * x[i] + (shift[c] - batch[c] * a);
+                let y = residual.as_ref().map_or(y, |residual| y + residual[i]);
                 let passed = if y.value > 0.0 { grad.value } else { 0.0 };
                 // Where rounding leaves the sign of y open, a device may take either side.
                 let open = if y.value.abs() <= y.error { grad.value.abs() } else { 0.0 };
@@ -103,6 +108,9 @@ impl Reference {
         }
         if let Some(dx) = dx {
             self.set_map(dx, dx_values);
+        }
+        if let Some(dresidual) = dresidual {
+            self.set_map(dresidual, grad);
         }
         self.set(dscale, ds);
         self.set(dshift, db);

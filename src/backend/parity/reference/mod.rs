@@ -208,10 +208,11 @@ impl Backend for Reference {
         bn: &BatchNorm,
         dy: Map,
         dx: Option<Sink<Map>>,
+        dresidual: Option<Sink<Map>>,
         dscale: Sink<Span>,
         dshift: Sink<Span>,
     ) -> Result<()> {
-        self.normalise_grad(bn, dy, dx, dscale, dshift);
+        self.normalise_grad(bn, dy, dx, dresidual, dscale, dshift);
         Ok(())
     }
 
