@@ -62,8 +62,8 @@ pub enum Command {
 /// Where the work is done.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Machine {
-    /// auto or cpu; auto is the CPU in this version
-    #[arg(long, value_name = "DEVICE", value_parser = device)]
+    /// auto, cpu, cuda, cuda:N or simt; auto is the first GPU, or the CPU where there is none
+    #[arg(long, value_name = "DEVICE")]
     pub device: Option<Device>,
     /// Threads; default: as many as the machine has. Results do not depend on it
     #[arg(long, value_name = "N")]
@@ -278,7 +278,7 @@ impl TrainArgs {
             settings.set(Assignment::new("data.dir", dir.to_string_lossy().into_owned())?);
         }
         if let Some(device) = self.machine.device {
-            settings.set(Assignment::new("device", device.name())?);
+            settings.set(Assignment::new("device", device.to_string())?);
         }
         if let Some(precision) = self.precision {
             settings.set(Assignment::new("precision", precision.name())?);
@@ -337,15 +337,6 @@ fn method() -> impl TypedValueParser<Value = Method> {
 fn precision() -> impl TypedValueParser<Value = Precision> {
     let named = |name: String| Precision::ALL.into_iter().find(|p| p.name() == name).unwrap_or_default();
     PossibleValuesParser::new(Precision::ALL.map(Precision::name)).map(named)
-}
-
-fn device(text: &str) -> Result<Device, String> {
-    match text {
-        "auto" => Ok(Device::Auto),
-        "cpu" => Ok(Device::Cpu),
-        _ if text == "cuda" || text.starts_with("cuda:") => Err("this build has no CUDA backend yet, use cpu".into()),
-        _ => Err("expected auto or cpu".into()),
-    }
 }
 
 fn sparsity(text: &str) -> Result<f64, String> {
@@ -473,8 +464,8 @@ mod tests {
             ("cigl train --seeds 1001", "1..=1000"),
             ("cigl train --threads 0", "0"),
             ("cigl train --preset digits --config a.toml", "cannot be used with"),
-            ("cigl train --device cuda:0", "no CUDA backend yet"),
-            ("cigl train --device tpu", "expected auto or cpu"),
+            ("cigl train --device cuda:x", "expected auto, cpu, cuda, cuda:N or simt"),
+            ("cigl train --device tpu", "expected auto, cpu, cuda, cuda:N or simt"),
             ("cigl train --precision f16", "bf16"),
             ("cigl train --tensorboard", "--tensorboard"),
             ("cigl eval", "RUN|MODEL.safetensors"),

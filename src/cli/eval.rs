@@ -14,7 +14,9 @@ use crate::train::trained::Trained;
 
 pub(super) fn run(args: &EvalArgs) -> Result<()> {
     args.machine.use_threads()?;
-    let mut trained = Trained::open(&args.model, |config| machine::backend(config.precision))?;
+    let mut trained = Trained::open(&args.model, |config| {
+        machine::backend(args.machine.device.unwrap_or_default(), config.precision)
+    })?;
     let mut config = trained.config.clone();
     if let Some(dir) = &args.data {
         config.data.dir = Some(dir.clone());

@@ -9,6 +9,7 @@ use super::machine;
 use super::output::print;
 use crate::backend::cpu::Level;
 use crate::backend::cuda::driver::card::Card;
+use crate::config::Device;
 use crate::error::{Error, Result};
 use crate::graph::Mode;
 use crate::model::Model;
@@ -19,7 +20,7 @@ use crate::train::summary::{costs, planned_ones};
 
 pub(super) fn run(args: &InfoArgs) -> Result<()> {
     let config = args.config()?;
-    let backend = machine::backend(config.as_ref().and_then(|config| config.precision));
+    let backend = machine::backend(Device::Cpu, config.as_ref().and_then(|config| config.precision))?;
     let device = backend.device();
     let Some(config) = config else {
         return program(&device, args.json);

@@ -9,7 +9,12 @@ use signal_hook::flag;
 
 use super::args::Machine;
 use crate::backend::cpu::Cpu;
+use crate::backend::cuda::Cuda;
+#[cfg(simt)]
+use crate::backend::cuda::driver::simt;
+use crate::backend::cuda::driver::{card::Card, real::Real};
 use crate::backend::{Backend, Precision};
+use crate::config::Device;
 use crate::error::{Error, Result};
 
 impl Machine {
@@ -23,9 +28,41 @@ impl Machine {
     }
 }
 
-/// The device's backend, in its own precision if none is given. There is only the CPU so far, so `auto` is the CPU.
-pub(super) fn backend(precision: Option<Precision>) -> Box<dyn Backend> {
+/// The backend of a device, in the device's own precision if none is given: f32 on the CPU, bf16 on a GPU.
+pub(super) fn backend(device: Device, precision: Option<Precision>) -> Result<Box<dyn Backend>> {
+    match device {
+        Device::Cpu => Ok(cpu(precision)),
+        Device::Cuda(ordinal) => gpu(ordinal, precision),
+        Device::Simt => simt(precision),
+        // A machine without GPUs is nothing to talk about; one whose GPU cannot be used is.
+        Device::Auto if Card::count().unwrap_or(0) == 0 => Ok(cpu(precision)),
+        Device::Auto => gpu(0, precision).or_else(|why| {
+            eprintln!("cigl: {why}; the work is done on the CPU");
+            Ok(cpu(precision))
+        }),
+    }
+}
+
+fn cpu(precision: Option<Precision>) -> Box<dyn Backend> {
     Box::new(Cpu::new().with_precision(precision.unwrap_or_default()))
+}
+
+fn gpu(ordinal: usize, precision: Option<Precision>) -> Result<Box<dyn Backend>> {
+    let driver = Box::new(Real::open(ordinal)?);
+    Ok(Box::new(Cuda::new(driver, precision.unwrap_or(Precision::Bf16))?))
+}
+
+#[cfg(simt)]
+fn simt(precision: Option<Precision>) -> Result<Box<dyn Backend>> {
+    let driver = Box::new(simt::Simt::new(simt::SCHEDULES[0]));
+    Ok(Box::new(Cuda::new(driver, precision.unwrap_or(Precision::Bf16))?))
+}
+
+#[cfg(not(simt))]
+fn simt(_: Option<Precision>) -> Result<Box<dyn Backend>> {
+    Err(Error::Usage(
+        "--device simt: this program was built without it; build with --features simt and a C++ compiler".into(),
+    ))
 }
 
 /// Bytes of memory that can be had without swapping.

@@ -12,7 +12,9 @@ use crate::train::trained::Trained;
 
 pub(super) fn run(args: &PredictArgs) -> Result<()> {
     args.machine.use_threads()?;
-    let mut trained = Trained::open(&args.model, |config| machine::backend(config.precision))?;
+    let mut trained = Trained::open(&args.model, |config| {
+        machine::backend(args.machine.device.unwrap_or_default(), config.precision)
+    })?;
     let (shape, normalisation) = (trained.image(), trained.about.normalisation.clone());
     let mut pixels = Vec::new();
     for path in &args.images {

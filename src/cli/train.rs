@@ -45,6 +45,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
             continue;
         }
         progress.of(&format!("{} s{}", config.method, config.seed));
+        let backend = machine::backend(config.device, config.precision)?;
         let splits = data.load(config)?;
         let mut watch = |event: run::Event<'_>| progress.show(event);
         let mut around = Surroundings {
@@ -53,7 +54,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
             memory: machine::free_memory(),
             disk: machine::free_disk(folder.path()),
         };
-        let outcome = run::run(config, folder, splits, machine::backend(config.precision), &mut around);
+        let outcome = run::run(config, folder, splits, backend, &mut around);
         progress.clear();
         let Outcome { summary, test } = outcome?;
         results.push((summary, Some(test)));

@@ -1,6 +1,6 @@
 //! The keys of `--set` and of configuration files: one table says what each means and which values it takes.
 
-use crate::config::{Method, NetworkName};
+use crate::config::{Device, Method, NetworkName};
 use crate::{Error, Result};
 use std::ops::Bound::{self, Excluded, Included, Unbounded};
 use std::ops::RangeBounds;
@@ -36,6 +36,8 @@ pub enum Allowed {
     Integers,
     /// A number above 0 and at most 1, or a table of such by layer name, `default` being the other layers'.
     Keep,
+    /// A [`Device`].
+    Device,
 }
 
 const ANY: Allowed = Allowed::Number(Included(0.0), Unbounded);
@@ -57,7 +59,7 @@ pub const KEYS: &[Key] = keys! {
     "method" Allowed::Choice(&Method::NAMES), "the method of training";
     "sparsity" BELOW_ONE, "fraction of the masked tensors' weights that are 0";
     "seed" Allowed::Integer(0), "every random number follows from it";
-    "device" Allowed::Choice(&["auto", "cpu"]), "where the work is done";
+    "device" Allowed::Device, "where the work is done";
     "precision" Allowed::Choice(&["f32", "bf16"]), "how activations are stored; default: the device's own";
     "train.epochs" Allowed::Integer(1), "length of training; rescales every schedule given as a fraction";
     "train.steps" Allowed::Integer(0), "stop after so many steps, schedules unscaled; 0 evaluates the initial model";
@@ -167,7 +169,7 @@ impl Key {
         let value = match (&self.allowed, parsed) {
             (Allowed::Flag, _) if matches!(text, "on" | "off") => Value::Boolean(text == "on"),
             (_, Ok(value @ Value::String(_))) => value,
-            (Allowed::Text | Allowed::Choice(_), _) | (_, Err(_)) => Value::String(text.into()),
+            (Allowed::Text | Allowed::Choice(_) | Allowed::Device, _) | (_, Err(_)) => Value::String(text.into()),
             (_, Ok(value)) => value,
         };
         self.check(&value)?;
@@ -185,6 +187,7 @@ impl Allowed {
             Allowed::Number(low, high) => within(value, (*low, *high)),
             Allowed::Numbers => all(value, |x| within(x, (Included(0.0), Unbounded))),
             Allowed::Integers => all(value, |x| x.as_integer().is_some_and(|n| n >= 1)),
+            Allowed::Device => value.as_str().is_some_and(|text| text.parse::<Device>().is_ok()),
             Allowed::Keep => match value {
                 Value::Table(layers) => layers.values().all(keeps),
                 value => keeps(value),
@@ -229,6 +232,7 @@ impl std::fmt::Display for Allowed {
             }
             Allowed::Numbers => f.write_str("a list of numbers of 0 or more"),
             Allowed::Integers => f.write_str("a list of integers of 1 or more"),
+            Allowed::Device => f.write_str(Device::EXPECTED),
             Allowed::Keep => f.write_str("a number above 0 and at most 1, or a table of them by layer name"),
         }
     }

@@ -1,12 +1,14 @@
 //! An experiment as data: everything a run depends on, from presets, files and the command line.
 
 pub mod amount;
+mod device;
 pub mod key;
 pub mod method;
 pub mod preset;
 mod resolve;
 
 pub use amount::{Epoch, Steps};
+pub use device::Device;
 pub use method::{Ingredients, MaskUpdates, Method};
 pub use resolve::{Assignment, Settings};
 
@@ -248,16 +250,6 @@ macro_rules! choice {
 }
 
 choice! {
-    /// Where the work is done.
-    Device {
-        /// The fastest there is.
-        Auto,
-        /// The processor.
-        Cpu,
-    }
-}
-
-choice! {
     /// The optimiser.
     Optimizer {
         /// Stochastic gradient descent with momentum, as PyTorch's: v = mu v + g, w -= lr (g + mu v) with Nesterov.
@@ -361,16 +353,6 @@ impl NetworkName {
     /// The name in configurations.
     pub fn name(self) -> &'static str {
         NetworkName::NAMES[self as usize]
-    }
-}
-
-impl Device {
-    /// The name on the command line and in files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Device::Auto => "auto",
-            Device::Cpu => "cpu",
-        }
     }
 }
 

@@ -62,7 +62,7 @@ pub struct Trained {
 
 impl Trained {
     /// Opens the result of a run: `path` is its folder or a model file. `backend` makes the device for the run's configuration.
-    pub fn open(path: &Path, backend: impl FnOnce(&Config) -> Box<dyn Backend>) -> Result<Self> {
+    pub fn open(path: &Path, backend: impl FnOnce(&Config) -> Result<Box<dyn Backend>>) -> Result<Self> {
         let file = if path.is_dir() { RunFolder::new(path).model() } else { path.to_path_buf() };
         if path.is_dir() && !file.is_file() {
             return Err(Error::file(
@@ -80,7 +80,7 @@ impl Trained {
             let detail = format!("describes images of {:?} and {} classes", about.image, about.classes);
             return Err(Error::file(&file, detail));
         }
-        let mut model = Model::new(start::network(&config)?, about.image, about.classes, backend(&config))?;
+        let mut model = Model::new(start::network(&config)?, about.image, about.classes, backend(&config)?)?;
         start::load_model(&mut model, &file)?;
         let beside = file.parent().unwrap_or(Path::new(""));
         let snapshots = if about.snapshots > 0 { snapshot::files(beside, about.snapshots)? } else { vec![] };
