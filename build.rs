@@ -67,7 +67,8 @@ fn build() -> Result<()> {
 
     let nvrtc = match find::find() {
         Ok(nvrtc) => Ok(nvrtc),
-        Err(problem) => fetch::fetch().map_err(|why| [problem, why].join(" ").trim().to_string()),
+        Err(problem) if problem.is_empty() => fetch::fetch(),
+        Err(problem) => fetch::fetch().map_err(|why| format!("{problem}; {why}")),
     };
     let nvrtc = match nvrtc {
         Ok(nvrtc) => Some(nvrtc),

@@ -4,6 +4,7 @@
 
 pub(crate) mod card;
 mod code;
+#[allow(dead_code)] // build.rs uses what is not used here
 pub(crate) mod nvrtc;
 pub(crate) mod real;
 #[cfg(simt)]

@@ -10,6 +10,7 @@ pub(crate) mod find;
 pub(crate) mod report;
 
 use std::collections::BTreeSet;
+use std::error::Error as _;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -124,8 +125,8 @@ impl Nvrtc {
         // SAFETY: loading NVIDIA's libraries runs their initialisers, which ask nothing of the caller.
         let builtins = builtins.and_then(|path| unsafe { Library::new(path) }.ok());
         // SAFETY: as above.
-        let library = unsafe { Library::new(path) }.map_err(|e| e.to_string())?;
-        let call = Functions::of(&library).map_err(|e| e.to_string())?;
+        let library = unsafe { Library::new(path) }.map_err(with_cause)?;
+        let call = Functions::of(&library).map_err(with_cause)?;
         let (mut major, mut minor) = (0, 0);
         // SAFETY: both numbers outlive the call.
         call.check(unsafe { (call.version)(&mut major, &mut minor) })?;
@@ -235,6 +236,10 @@ pub(crate) fn includes<'a>(file: &str, source: impl Fn(&str) -> Option<&'a str>)
         }
     }
     found
+}
+
+fn with_cause(error: libloading::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
 /// The file in a folder with this prefix and the highest name. The wheels' `.alt.` twins are for old host systems.
