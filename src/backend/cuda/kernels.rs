@@ -162,7 +162,7 @@ pointers! {
 }
 
 macro_rules! kernels {
-    ($($file:literal { $(fn $name:ident[$threads:literal]($($parameter:ident: $type:ident),* $(,)?);)* })*) => {
+    ($($file:literal { $($(#[$attribute:meta])* fn $name:ident[$threads:literal]($($parameter:ident: $type:ident),* $(,)?);)* })*) => {
         #[allow(non_upper_case_globals)]
         mod table {
             use super::Kernel;
@@ -180,6 +180,7 @@ macro_rules! kernels {
         $($(
             #[doc = concat!("Launches `", stringify!($name), "` of ", $file, " on a grid of `blocks`.")]
             #[allow(clippy::too_many_arguments)]
+            $(#[$attribute])*
             pub(super) fn $name(on: &mut dyn Driver, blocks: impl Blocks, $($parameter: $type),*) -> Result<()> {
                 let blocks = blocks.grid(table::$name.threads);
                 if blocks.contains(&0) {
@@ -323,6 +324,19 @@ kernels! {
         fn max_pool_grad[256](x: Tensor, dy: Tensor, size: u32, stride: u32, padding: u32, dx: Tensor, add: u32);
         fn average_pool[256](x: Tensor, scale: f32, y: Tensor);
         fn average_pool_grad[256](dy: Tensor, scale: f32, dx: Tensor, add: u32);
+    }
+    // Only tests launch these.
+    "ptx_probe.cu" {
+        #[cfg_attr(not(test), allow(dead_code))]
+        fn probe_f32_to_bf16[32](x: Floats, y: Words, n: u32);
+        #[cfg_attr(not(test), allow(dead_code))]
+        fn probe_ldmatrix_x4[32](rows: Words, order: Words, transposed: u32, out: Words);
+        #[cfg_attr(not(test), allow(dead_code))]
+        fn probe_mma_bf16_16816[32](a: Words, b: Words, c: Floats);
+        #[cfg_attr(not(test), allow(dead_code))]
+        fn probe_cp_async_16[32](rows: Words, valid: u32, out: Words);
+        #[cfg_attr(not(test), allow(dead_code))]
+        fn probe_cp_async_wait[32](rows: Words, out: Words);
     }
     "rearrange.cu" {
         fn dropout[256](x: Tensor, limit: u32, scale: f32, site: u32, state: StepPointer, y: Tensor, add: u32);

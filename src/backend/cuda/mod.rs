@@ -14,6 +14,8 @@ mod loss;
 mod memory;
 mod pool;
 mod ptx;
+#[cfg(test)]
+mod ptx_probe;
 mod rearrange;
 pub(crate) mod roofline;
 mod select;

@@ -11,19 +11,23 @@ mod conv_cases;
 mod derivatives;
 mod mask_cases;
 #[cfg(simt)]
-mod mutations;
+pub(crate) mod mutations;
 mod optimiser_cases;
 mod pointwise_cases;
 mod pool_cases;
 mod reference;
+mod required;
 
 pub(crate) use reference::Reference;
 
 use std::sync::LazyLock;
 
 use super::cpu::{Cpu, Level};
+use super::cuda::Cuda;
+use super::cuda::driver::card::Card;
+use super::cuda::driver::real::Real;
 #[cfg(simt)]
-use super::cuda::{Cuda, driver::simt};
+use super::cuda::driver::simt;
 use super::{Backend, Precision};
 use crate::rng::{Domain, Stream};
 use arena::Arena;
@@ -63,6 +67,13 @@ impl Device {
         Device { name, class: "simt", precision, threads: 1, make: Box::new(move || Box::new(make())) }
     }
 
+    /// The first GPU.
+    fn gpu(precision: Precision) -> Device {
+        let make = move || Cuda::new(Box::new(Real::open(0).expect("a GPU was counted")), precision);
+        let name = format!("cuda:0 in {precision}");
+        Device { name, class: "cuda", precision, threads: 1, make: Box::new(move || Box::new(make().unwrap())) }
+    }
+
     /// Runs `with` on a new backend.
     fn run<T: Send>(&self, with: impl FnOnce(&mut dyn Backend) -> T + Send) -> T {
         #[cfg(simt)]
@@ -84,12 +95,15 @@ fn devices() -> Vec<Device> {
         }
         #[cfg(simt)]
         all.extend(simt::SCHEDULES.map(|schedule| Device::simt(schedule, precision)));
+        if !mutated() && Card::count().is_ok_and(|gpus| gpus > 0) {
+            all.push(Device::gpu(precision));
+        }
     }
     all
 }
 
 /// Whether this process runs the kernels with a synchronisation left out: then nothing else is of interest.
-fn mutated() -> bool {
+pub(crate) fn mutated() -> bool {
     std::env::var_os("CIGL_SIMT_SKIP").is_some()
 }
 

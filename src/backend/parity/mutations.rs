@@ -15,6 +15,8 @@ use super::simt::{self, Site};
 
 /// Where cases write down which places they pass.
 const VISITS: &str = "CIGL_SIMT_VISITS";
+/// The tests that write them down.
+const TESTS: [&str; 2] = ["backend::parity", "backend::cuda::ptx_probe"];
 /// What a place of synchronisation looks like.
 const CALLS: [&str; 4] = ["__syncthreads", "__syncwarp(", "cp_async_wait<", "__threadfence("];
 /// A kernel that no longer ends has been noticed too.
@@ -23,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const SAMPLE: usize = 4;
 
 /// Writes down the places that the calling thread's launches passed, if a test asks for it.
-pub(super) fn record(test: &str) {
+pub(crate) fn record(test: &str) {
     let Some(path) = std::env::var_os(VISITS) else { return };
     let lines: String =
         simt::take_visits().iter().map(|site| format!("{}\t{}\t{test}\n", site.file, site.line)).collect();
@@ -31,7 +33,7 @@ pub(super) fn record(test: &str) {
     file.write_all(lines.as_bytes()).unwrap();
 }
 
-/// The cases of the parity table, run by another process of this test program.
+/// Some tests, run by another process of this test program.
 fn cases(names: &[&str]) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--test-threads=2", "--skip", "mutations"]).args(names).stdout(Stdio::null()).stderr(Stdio::null());
@@ -62,8 +64,8 @@ fn places() -> BTreeMap<Site, String> {
 /// The cases that pass each place, and the path that the compiler knows its source by.
 fn visits(scratch: &Path) -> BTreeMap<Site, (String, Vec<String>)> {
     let log = scratch.join("visits");
-    let status = cases(&["backend::parity"]).env(VISITS, &log).status().unwrap();
-    assert!(status.success(), "the parity table fails without any mutation");
+    let status = cases(&TESTS).env(VISITS, &log).status().unwrap();
+    assert!(status.success(), "the tests fail without any mutation");
     let mut found: BTreeMap<Site, (String, Vec<String>)> = BTreeMap::new();
     for line in fs::read_to_string(log).unwrap().lines() {
         let [path, line, test] = line.split('\t').collect::<Vec<_>>()[..] else { panic!("{line}") };

@@ -2,6 +2,8 @@
 //!
 //! One implementation drives a GPU; another runs the same kernels on the CPU, for tests.
 
+#[cfg(test)]
+pub(crate) mod available;
 pub(crate) mod card;
 mod code;
 #[allow(dead_code)] // build.rs uses what is not used here
@@ -61,7 +63,8 @@ pub(crate) trait Driver: Send {
     fn copy(&mut self, from: Address, to: Address, bytes: usize) -> Result<()>;
     /// Starts a kernel; each argument is the bytes of one parameter.
     fn launch(&mut self, kernel: &'static Kernel, blocks: [u32; 3], arguments: &[&[u8]]) -> Result<()>;
-    /// From here on launches are recorded and not run.
+    /// From here on launches and copies are recorded and not run. What cannot be recorded is an error: taking memory, writing,
+    /// reading, replaying.
     fn begin_capture(&mut self) -> Result<()>;
     /// Ends the recording.
     fn end_capture(&mut self) -> Result<Graph>;

@@ -62,10 +62,9 @@ pub(crate) const SCHEDULES: [Schedule; 4] = [
     Schedule { order: Order::Random(2), late_copies: false },
 ];
 
-struct Recorded {
-    kernel: &'static Kernel,
-    blocks: [u32; 3],
-    arguments: Vec<Vec<u8>>,
+enum Recorded {
+    Launch { kernel: &'static Kernel, blocks: [u32; 3], arguments: Vec<Vec<u8>> },
+    Copy { from: Address, to: Address, bytes: usize },
 }
 
 /// A device that is the engine.
@@ -80,6 +79,19 @@ impl Simt {
     /// A device that runs every launch under this schedule.
     pub(crate) fn new(schedule: Schedule) -> Self {
         Simt { schedule, allocated: vec![], capture: None, graphs: vec![] }
+    }
+
+    /// An error while launches are recorded, as on a GPU.
+    fn now(&self, what: &str) -> Result<()> {
+        match self.capture {
+            Some(_) => Err(Error::Device(format!("simt: {what} while launches are recorded"))),
+            None => Ok(()),
+        }
+    }
+
+    fn copy_now(&self, from: Address, to: Address, bytes: usize) {
+        // SAFETY: the backend addresses its own allocations.
+        unsafe { std::ptr::copy(from.0 as *const u8, to.0 as *mut u8, bytes) };
     }
 
     fn run(&self, kernel: &Kernel, blocks: [u32; 3], arguments: &[&[u8]]) -> Result<()> {
@@ -144,6 +156,7 @@ impl Driver for Simt {
     }
 
     fn allocate(&mut self, bytes: usize) -> Result<Address> {
+        self.now("memory was asked for")?;
         // SAFETY: any size is allowed.
         let at = unsafe { simt_allocate(bytes.max(16)) };
         if at.is_null() {
@@ -161,46 +174,62 @@ impl Driver for Simt {
     }
 
     fn write(&mut self, to: Address, bytes: &[u8]) -> Result<()> {
+        self.now("a write was asked for")?;
         // SAFETY: the backend addresses its own allocations.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.0 as *mut u8, bytes.len()) };
         Ok(())
     }
 
     fn read(&mut self, from: Address, bytes: &mut [u8]) -> Result<()> {
+        self.now("a read was asked for")?;
         // SAFETY: as for `write`.
         unsafe { std::ptr::copy_nonoverlapping(from.0 as *const u8, bytes.as_mut_ptr(), bytes.len()) };
         Ok(())
     }
 
     fn copy(&mut self, from: Address, to: Address, bytes: usize) -> Result<()> {
-        // SAFETY: as for `write`.
-        unsafe { std::ptr::copy(from.0 as *const u8, to.0 as *mut u8, bytes) };
+        match &mut self.capture {
+            Some(capture) => capture.push(Recorded::Copy { from, to, bytes }),
+            None => self.copy_now(from, to, bytes),
+        }
         Ok(())
     }
 
     fn launch(&mut self, kernel: &'static Kernel, blocks: [u32; 3], arguments: &[&[u8]]) -> Result<()> {
         if let Some(capture) = &mut self.capture {
             let arguments = arguments.iter().map(|bytes| bytes.to_vec()).collect();
-            capture.push(Recorded { kernel, blocks, arguments });
+            capture.push(Recorded::Launch { kernel, blocks, arguments });
             return Ok(());
         }
         self.run(kernel, blocks, arguments)
     }
 
     fn begin_capture(&mut self) -> Result<()> {
+        self.now("a recording was asked for")?;
         self.capture = Some(vec![]);
         Ok(())
     }
 
     fn end_capture(&mut self) -> Result<Graph> {
-        self.graphs.push(self.capture.take().unwrap_or_default());
+        let recorded = self.capture.take();
+        self.graphs.push(recorded.ok_or_else(|| Error::Device("simt: nothing was being recorded".into()))?);
         Ok(Graph(self.graphs.len() - 1))
     }
 
     fn replay(&mut self, graph: Graph) -> Result<()> {
-        self.graphs[graph.0].iter().try_for_each(|launch| {
-            let arguments: Vec<&[u8]> = launch.arguments.iter().map(Vec::as_slice).collect();
-            self.run(launch.kernel, launch.blocks, &arguments)
+        self.now("a replay was asked for")?;
+        let recorded = self.graphs.get(graph.0);
+        let recorded =
+            recorded.ok_or_else(|| Error::Device(format!("simt: no recording has the number {}", graph.0)))?;
+        recorded.iter().try_for_each(|call| match call {
+            Recorded::Launch { kernel, blocks, arguments } => {
+                let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
+                self.run(kernel, *blocks, &arguments)
+            }
+            Recorded::Copy { from, to, bytes } => {
+                self.copy_now(*from, *to, *bytes);
+                Ok(())
+            }
         })
     }
 
@@ -247,8 +276,9 @@ pub(crate) fn take_visits() -> Vec<Site> {
 pub(crate) fn kernels() -> Vec<String> {
     (0..)
         .map_while(|number| {
-            // SAFETY: null after the last, else a literal.
+            // SAFETY: any number is allowed.
             let name = unsafe { simt_kernel(number) };
+            // SAFETY: not null, so a literal, which ends with a zero.
             (!name.is_null()).then(|| unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned())
         })
         .collect()

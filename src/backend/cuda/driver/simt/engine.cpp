@@ -14,8 +14,12 @@
 #include <unistd.h>
 
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #define SIMT_ASAN 1
+#else
+#define ASAN_POISON_MEMORY_REGION(at, bytes) ((void)(at), (void)(bytes))
+#define ASAN_UNPOISON_MEMORY_REGION(at, bytes) ((void)(at), (void)(bytes))
 #endif
 #if !defined(__x86_64__)
 #include <ucontext.h>
@@ -42,9 +46,15 @@ constexpr size_t SHARED_LIMIT = 48 << 10;
 constexpr unsigned THREADS = 1024;
 #if SIMT_ASAN
 constexpr size_t STACK = 256 << 10;
+// Lies before each variable in shared memory, for nobody to touch.
+constexpr size_t RED_ZONE = 128;
 #else
 constexpr size_t STACK = 64 << 10;
+constexpr size_t RED_ZONE = 0;
 #endif
+constexpr unsigned VARIABLES = 32;
+// A multiple of pages for up to 32 variables.
+constexpr size_t SHARED_ROOM = SHARED_LIMIT + VARIABLES * RED_ZONE;
 
 // One set of lanes that meet; two slots, so that a lane still reading one meeting is not overtaken by the next.
 struct Collective {
@@ -104,10 +114,10 @@ struct Engine {
         stacks = map(THREADS * STACK);
         mprotect(stacks, THREADS * STACK, PROT_READ | PROT_WRITE);
         // Shared memory ends at a page that cannot be touched, and so does whatever lies before it.
-        unsigned char* region = reinterpret_cast<unsigned char*>(map(SHARED_LIMIT + 2 * PAGE));
+        unsigned char* region = reinterpret_cast<unsigned char*>(map(SHARED_ROOM + 2 * PAGE));
         shared_begin = region + PAGE;
-        shared_end = shared_begin + SHARED_LIMIT;
-        mprotect(shared_begin, SHARED_LIMIT, PROT_READ | PROT_WRITE);
+        shared_end = shared_begin + SHARED_ROOM;
+        mprotect(shared_begin, SHARED_ROOM, PROT_READ | PROT_WRITE);
         const char* skip = getenv("CIGL_SIMT_SKIP");
         if (const char* colon = skip ? strrchr(skip, ':') : nullptr) {
             skip_file.assign(skip, colon);
@@ -115,8 +125,11 @@ struct Engine {
         }
     }
     ~Engine() {
+        // Others may get these addresses.
+        ASAN_UNPOISON_MEMORY_REGION(stacks, THREADS * STACK);
+        ASAN_UNPOISON_MEMORY_REGION(shared_begin, SHARED_ROOM);
         munmap(stacks, THREADS * STACK);
-        munmap(shared_begin - PAGE, SHARED_LIMIT + 2 * PAGE);
+        munmap(shared_begin - PAGE, SHARED_ROOM + 2 * PAGE);
     }
     static char* map(size_t bytes) {
         void* at = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -315,6 +328,7 @@ bool run_block(Engine& e) {
     e.aborted = false;
     e.variables.clear();
     e.shared_at = e.shared_end;
+    ASAN_POISON_MEMORY_REGION(e.shared_begin, SHARED_ROOM);
     unsigned warps = (e.count + 31) / 32;
     std::fill_n(e.collective_count, warps, 0u);
     for (unsigned w = 0; w < warps; w++) e.alive_lanes[w] = e.count - w * 32 >= 32 ? ~0u : (1u << (e.count - w * 32)) - 1;
@@ -491,12 +505,15 @@ void* shared(const void* owner, size_t bytes) {
     for (const Variable& v : e.variables)
         if (v.owner == owner) return v.at;
     // From the end downwards: the first variable ends where the guard page begins.
-    size_t taken = (bytes + 127) / 128 * 128;
-    if (size_t(e.shared_at - e.shared_begin) < taken) fail("takes more than %zu bytes of shared memory", SHARED_LIMIT);
-    e.shared_at -= taken;
-    memset(e.shared_at, 0xFF, taken);
-    e.variables.push_back({owner, e.shared_at});
-    return e.shared_at;
+    size_t taken = (bytes + 127) / 128 * 128, before = e.shared_end - e.shared_at - e.variables.size() * RED_ZONE;
+    if (before + taken > SHARED_LIMIT) fail("takes more than %zu bytes of shared memory", SHARED_LIMIT);
+    if (e.variables.size() == VARIABLES) fail("has more than %u variables in shared memory", VARIABLES);
+    unsigned char* at = e.shared_at - taken;
+    ASAN_UNPOISON_MEMORY_REGION(at, bytes);
+    memset(at, 0xFF, bytes);
+    e.variables.push_back({owner, at});
+    e.shared_at = at - RED_ZONE;
+    return at;
 }
 
 void preempt() {
@@ -627,14 +644,18 @@ int simt_launch(const Entry* entry, void* const* arguments, const unsigned block
     install_handler();
     if (sigsetjmp(e.fault, 1)) {
         e.launching = 0;
+        // Threads that did not end have left their frames.
+        ASAN_UNPOISON_MEMORY_REGION(e.stacks, THREADS * STACK);
         snprintf(message, message_size, "%s", e.fault_message);
         return 1;
     }
     e.launching = 1;
     bool good = run_grid(e);
     e.launching = 0;
-    if (!good) snprintf(message, message_size, "%s", e.error.c_str());
-    return !good;
+    if (good) return 0;
+    ASAN_UNPOISON_MEMORY_REGION(e.stacks, THREADS * STACK);
+    snprintf(message, message_size, "%s", e.error.c_str());
+    return 1;
 }
 
 // Memory that ends at an inaccessible page (but for rounding up to 16 bytes) and starts as zeros.
@@ -645,6 +666,8 @@ void* simt_allocate(size_t bytes) {
     char* map = static_cast<char*>(at);
     if (mprotect(map + PAGE, body, PROT_READ | PROT_WRITE)) return nullptr;
     char* user = map + PAGE + body - (bytes + 15) / 16 * 16;
+    ASAN_POISON_MEMORY_REGION(map + PAGE, user - map - PAGE);
+    ASAN_POISON_MEMORY_REGION(user + bytes, map + PAGE + body - user - bytes);
     std::lock_guard<std::mutex> hold(regions_lock);
     regions.push_back({map, whole, user, bytes});
     return user;
@@ -654,6 +677,7 @@ void simt_free(void* user) {
     std::lock_guard<std::mutex> hold(regions_lock);
     auto found = std::find_if(regions.begin(), regions.end(), [=](const Region& r) { return r.user == user; });
     if (found == regions.end()) return;
+    ASAN_UNPOISON_MEMORY_REGION(found->map, found->map_bytes);
     munmap(found->map, found->map_bytes);
     regions.erase(found);
 }
