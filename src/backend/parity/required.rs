@@ -10,7 +10,7 @@ use crate::backend::cuda::images;
 fn judge(variable: &str, required: bool, found: Result<String, String>) -> Result<String, String> {
     match found {
         Ok(there) => Ok(format!("tested: {there}")),
-        Err(absent) if required => Err(format!("{variable}=1, but {absent}")),
+        Err(absent) if required => Err(format!("{absent} ({variable}=1)")),
         Err(absent) => Ok(format!("skipped: {absent}")),
     }
 }
@@ -53,6 +53,6 @@ fn the_kernels_images_are_there_or_not_required() {
 fn only_what_is_required_must_be_there() {
     let absent = || Err("it is not there".to_string());
     assert_eq!(judge("REQUIRE_IT", false, absent()), Ok("skipped: it is not there".into()));
-    assert_eq!(judge("REQUIRE_IT", true, absent()), Err("REQUIRE_IT=1, but it is not there".into()));
+    assert_eq!(judge("REQUIRE_IT", true, absent()), Err("it is not there (REQUIRE_IT=1)".into()));
     assert_eq!(judge("REQUIRE_IT", true, Ok("it".into())), Ok("tested: it".into()));
 }
