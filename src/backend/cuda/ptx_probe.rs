@@ -36,7 +36,7 @@ fn download<T: Pod>(on: &mut dyn Driver, at: Address, count: usize) -> Vec<T> {
 
 /// Words that differ from each other in every half.
 fn words(count: u32) -> Vec<u32> {
-    (0..count).map(|i| 2 * i | (2 * i + 1) << 16).collect()
+    (0..count).map(|i| (2 * i) | ((2 * i + 1) << 16)).collect()
 }
 
 #[test]

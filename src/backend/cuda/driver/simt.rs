@@ -15,6 +15,7 @@ struct Entry {
 unsafe extern "C" {
     fn simt_find(name: *const c_char) -> *const Entry;
     fn simt_parameters(entry: *const Entry, sizes: *mut c_uint) -> c_uint;
+    #[cfg(test)]
     fn simt_kernel(number: c_uint) -> *const c_char;
     fn simt_launch(
         entry: *const Entry,
@@ -27,7 +28,9 @@ unsafe extern "C" {
     ) -> c_int;
     fn simt_allocate(bytes: usize) -> *mut c_void;
     fn simt_free(at: *mut c_void);
+    #[cfg(test)]
     fn simt_forget_visits();
+    #[cfg(test)]
     fn simt_visited(number: c_uint, file: *mut *const c_char, line: *mut c_int, what: *mut *const c_char) -> bool;
 }
 
@@ -247,6 +250,7 @@ impl Drop for Simt {
 }
 
 /// A place where a kernel's threads wait for each other or for memory.
+#[cfg(test)]
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Site {
     /// The source, as the compiler was told of it.
@@ -255,6 +259,7 @@ pub(crate) struct Site {
 }
 
 /// The places of synchronisation that launches on this thread passed since the last call.
+#[cfg(test)]
 pub(crate) fn take_visits() -> Vec<Site> {
     let visit = |number| {
         let (mut file, mut line, mut what) = (std::ptr::null(), 0, std::ptr::null());
@@ -272,14 +277,19 @@ pub(crate) fn take_visits() -> Vec<Site> {
     sites
 }
 
-/// The kernels that the engine has.
-pub(crate) fn kernels() -> Vec<String> {
-    (0..)
-        .map_while(|number| {
-            // SAFETY: any number is allowed.
-            let name = unsafe { simt_kernel(number) };
-            // SAFETY: not null, so a literal, which ends with a zero.
-            (!name.is_null()).then(|| unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned())
-        })
-        .collect()
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::backend::cuda::kernels::KERNELS;
+
+    #[test]
+    fn the_engine_has_exactly_the_kernels_of_the_launch_table() {
+        // SAFETY: any number is allowed.
+        let names = (0..).map(|number| unsafe { simt_kernel(number) }).take_while(|name| !name.is_null());
+        // SAFETY: not null, so a literal, which ends with a zero.
+        let names = names.map(|name| unsafe { CStr::from_ptr(name) }.to_str().unwrap());
+        assert_eq!(names.collect::<BTreeSet<_>>(), KERNELS.iter().map(|kernel| kernel.name).collect());
+    }
 }
