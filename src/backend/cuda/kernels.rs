@@ -122,6 +122,9 @@ kernels! {
         fn copy[256](x: Tensor, y: Tensor, add: u32);
         fn add_bias[256](x: Tensor, bias: Floats, y: Tensor);
     }
+    "augment.cu" {
+        fn write_images[256](pixels: Bytes, crops: Words, inputs: Floats, scale: f32, y: Tensor);
+    }
     "batch_norm.cu" {
         fn batch_norm_tiles[256](x: Tensor, partial: Floats);
         fn batch_norm_statistics[256](
@@ -149,6 +152,9 @@ kernels! {
     "bias_grad.cu" {
         fn bias_grad_tiles[256](dy: Tensor, partial: Floats);
         fn bias_grad[256](dy: Tensor, partial: Floats, tiles: u32, db: Floats, add: u32);
+    }
+    "calibration.cu" {
+        fn calibration_histogram[256](logits: Tensor, labels: Words, words: Longs);
     }
     "loss.cu" {
         fn softmax_cross_entropy_rows[256](logits: Tensor, targets: Tensor, costs: Floats, right: Words);

@@ -70,7 +70,17 @@ fn a_nan_is_not_hidden_by_relu() {
             });
             let [scale, shift, mean, variance] = [1.0, 0.5, 0.0, 1.0].map(|x| arena.span(&[x; 2]));
             let (running_mean, running_variance, batch, epsilon) = (mean, variance, Span::default(), 1e-5);
-            let bn = BatchNorm { x, scale, shift, running_mean, running_variance, batch, epsilon, residual: None, relu: true };
+            let bn = BatchNorm {
+                x,
+                scale,
+                shift,
+                running_mean,
+                running_variance,
+                batch,
+                epsilon,
+                residual: None,
+                relu: true,
+            };
             arena.run(&[Output::Value(y)], |on| {
                 on.batch_norm_inference(&bn, y)?;
                 let out = on.read_map(y)?;
