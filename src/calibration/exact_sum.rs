@@ -19,6 +19,11 @@ pub struct ExactSum {
 }
 
 impl ExactSum {
+    /// A sum that somebody else made: of its finite terms in multiples of 2^-32, and the number of infinite ones.
+    pub(super) fn of_units(units: u64, infinite: u64) -> Self {
+        ExactSum { units: units.into(), infinite }
+    }
+
     /// Adds a term that is not NaN and not below -2^40; from 2^40 on it counts as infinite.
     pub fn add(&mut self, term: f64) {
         if term < LARGEST {

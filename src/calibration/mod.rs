@@ -3,6 +3,7 @@
 //! * [`Accumulator`] takes logits or probabilities batch by batch, in any order, and can be merged with others: accuracy,
 //!   NLL, Brier score, ECE and its relatives, in O(classes x bins) memory. Its results are equal to the last bit however
 //!   the samples were ordered or split.
+//! * [`Histogram`] is what a device adds up in one pass over its logits: accuracy, NLL, Brier score and ECE.
 //! * [`evaluate`] takes all samples at once and adds what needs their order (equal-mass bins, the risk-coverage curve) and
 //!   95 % bootstrap intervals.
 //! * [`Reliability`] is the reliability diagram's data; `report::plot` draws it.
@@ -33,6 +34,7 @@ mod adaptive;
 mod bins;
 mod bootstrap;
 mod exact_sum;
+mod histogram;
 mod metrics;
 mod reliability;
 mod scores;
@@ -45,6 +47,7 @@ pub use accumulator::Accumulator;
 pub use bins::{Bins, Closed};
 pub use bootstrap::{Intervals, LARGE_N, Method, RESAMPLES};
 pub use exact_sum::ExactSum;
+pub use histogram::{Histogram, LARGEST_LOSS, WORDS};
 pub use metrics::Metrics;
 pub use reliability::{Bin, Reliability};
 pub use scores::{Outcome, Scores};

@@ -34,11 +34,28 @@ pub fn exp(x: f32) -> f32 {
     sum * f32::from_bits(((n as i32 + 127) as u32) << 23)
 }
 
-/// Softmax of one row: `probs[k] = exp(logits[k] - max) / sum`. Both slices have length C >= 1.
+/// ln x for a finite x >= 1, in f64 operations of a stated order: no library's logarithm is the same everywhere.
+///
+/// x = m 2^n with m in [sqrt(1/2), sqrt 2); with t = (m - 1) / (m + 1), ln m = 2 atanh t = 2 (t + t^3 / 3 + ... + t^17 / 17),
+/// truncated at less than 1e-15.
+pub fn ln(x: f32) -> f64 {
+    /// sqrt(1/2)
+    const HALF: u32 = 0x3F35_04F3;
+    let n = (x.to_bits() - HALF) >> 23;
+    let m = f64::from(f32::from_bits(x.to_bits() - (n << 23)));
+    let t = (m - 1.0) / (m + 1.0);
+    let mut sum = 1.0 / 17.0;
+    for odd in [15.0, 13.0, 11.0, 9.0, 7.0, 5.0, 3.0, 1.0] {
+        sum = (t * t).mul_add(sum, 1.0 / odd);
+    }
+    (2.0 * t).mul_add(sum, f64::from(n) * std::f64::consts::LN_2)
+}
+
+/// Softmax of one row: `probs[k] = exp(logits[k] - max) / sum`; returns the sum. Both slices have length C >= 1.
 ///
 /// The sum has a fixed order: lane l of [`LANES`] adds the terms l, l + 32, l + 64, ... one by one, then lane l takes lane
 /// l + 16's sum, l + 8's, 4, 2, 1. Logits must hold no NaN and no +infinity, and one of them must be finite.
-pub fn softmax(logits: &[f32], probs: &mut [f32]) {
+pub fn softmax(logits: &[f32], probs: &mut [f32]) -> f32 {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let mut lanes = [0f32; LANES];
     for (k, (&logit, term)) in logits.iter().zip(probs.iter_mut()).enumerate() {
@@ -53,6 +70,7 @@ pub fn softmax(logits: &[f32], probs: &mut [f32]) {
     for term in probs {
         *term /= lanes[0];
     }
+    lanes[0]
 }
 
 /// The index of the largest value, the lowest index among equals. `values` holds no NaN and is not empty.
@@ -102,6 +120,16 @@ mod tests {
         assert_eq!(exp(-0.0), 1.0);
         assert_eq!(exp(-87.5), 0.0);
         assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+    }
+
+    #[test]
+    fn ln_agrees_with_the_librarys_in_f64() {
+        assert_eq!(ln(1.0), 0.0);
+        let between = (0..100_000).map(|i| 1.0 + i as f32 * 1e-4);
+        for x in between.chain([1.0f32.next_up(), 2.0f32.next_down(), 1e3, 1e6, 1e30, f32::MAX]) {
+            let exact = f64::from(x).ln();
+            assert!((ln(x) - exact).abs() <= 2e-15 * (1.0 + exact), "{x}: {} is not {exact}", ln(x));
+        }
     }
 
     #[test]

@@ -38,7 +38,9 @@ impl Outputs {
             Outputs::Logits(logits) => {
                 let mut probabilities = vec![0.0; logits.len()];
                 let rows = logits.chunks_exact(classes).zip(probabilities.chunks_exact_mut(classes));
-                rows.for_each(|(logits, probabilities)| softmax::softmax(logits, probabilities));
+                rows.for_each(|(logits, probabilities)| {
+                    softmax::softmax(logits, probabilities);
+                });
                 probabilities
             }
         }

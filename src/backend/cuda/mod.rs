@@ -3,7 +3,9 @@
 //! Maps are NHWC with channels padded to a multiple of 8; they are stored in bf16 or f32, and all arithmetic on them is in f32.
 //! The same code runs on the real driver and, for tests, on an engine that executes the kernels' sources on the CPU.
 
+mod augment;
 mod batch_norm;
+mod calibration;
 mod channels;
 pub(crate) mod choice;
 mod conv;
@@ -30,6 +32,8 @@ use weights::Layers;
 use crate::Result;
 use crate::backend::*;
 use crate::bitmask::BitMask;
+use crate::calibration::Histogram;
+use crate::data::Pixels;
 use crate::shape::Shape;
 
 /// `Step` of step.cuh.
@@ -161,6 +165,10 @@ impl Backend for Cuda {
         let at = self.tensor(to).at;
         let words = memory::to_device(values, to.shape, to.precision);
         self.driver.write(at, bytemuck::cast_slice(&words))
+    }
+
+    fn write_images(&mut self, to: Map, images: &Pixels) -> Result<()> {
+        self.upload_images(to, images)
     }
 
     fn read_map(&mut self, from: Map) -> Result<Vec<f32>> {
@@ -325,6 +333,10 @@ impl Backend for Cuda {
 
     fn softmax_cross_entropy_grad(&mut self, logits: Map, targets: Map, dlogits: Sink<Map>) -> Result<()> {
         self.cross_entropy_grad(logits, targets, dlogits)
+    }
+
+    fn calibration_histogram(&mut self, logits: Map, labels: &[u32]) -> Result<Histogram> {
+        self.tally(logits, labels)
     }
 
     fn sgd(&mut self, rule: Sgd, updates: &[Update]) -> Result<()> {

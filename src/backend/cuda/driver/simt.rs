@@ -15,7 +15,6 @@ struct Entry {
 unsafe extern "C" {
     fn simt_find(name: *const c_char) -> *const Entry;
     fn simt_parameters(entry: *const Entry, sizes: *mut c_uint) -> c_uint;
-    fn simt_kernel(number: c_uint) -> *const c_char;
     fn simt_launch(
         entry: *const Entry,
         arguments: *const *const c_void,
@@ -27,7 +26,9 @@ unsafe extern "C" {
     ) -> c_int;
     fn simt_allocate(bytes: usize) -> *mut c_void;
     fn simt_free(at: *mut c_void);
+    #[cfg(test)]
     fn simt_forget_visits();
+    #[cfg(test)]
     fn simt_visited(number: c_uint, file: *mut *const c_char, line: *mut c_int, what: *mut *const c_char) -> bool;
 }
 
@@ -139,10 +140,6 @@ impl Driver for Simt {
         "simt (CUDA kernels on the CPU)".into()
     }
 
-    fn multiprocessors(&self) -> u32 {
-        4
-    }
-
     fn allocate(&mut self, bytes: usize) -> Result<Address> {
         // SAFETY: any size is allowed.
         let at = unsafe { simt_allocate(bytes.max(16)) };
@@ -218,6 +215,7 @@ impl Drop for Simt {
 }
 
 /// A place where a kernel's threads wait for each other or for memory.
+#[cfg(test)]
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Site {
     /// The source, as the compiler was told of it.
@@ -226,6 +224,7 @@ pub(crate) struct Site {
 }
 
 /// The places of synchronisation that launches on this thread passed since the last call.
+#[cfg(test)]
 pub(crate) fn take_visits() -> Vec<Site> {
     let visit = |number| {
         let (mut file, mut line, mut what) = (std::ptr::null(), 0, std::ptr::null());
@@ -241,15 +240,4 @@ pub(crate) fn take_visits() -> Vec<Site> {
     sites.sort();
     sites.dedup();
     sites
-}
-
-/// The kernels that the engine has.
-pub(crate) fn kernels() -> Vec<String> {
-    (0..)
-        .map_while(|number| {
-            // SAFETY: null after the last, else a literal.
-            let name = unsafe { simt_kernel(number) };
-            (!name.is_null()).then(|| unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned())
-        })
-        .collect()
 }
