@@ -5,10 +5,11 @@ use rand_distr::{Binomial, Distribution};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::adaptive::equal_mass_gaps;
+use super::adaptive::{Pair, equal_mass_bins};
 use super::bins::Bins;
+use super::evaluator::{Options, Scheme};
 use super::metrics::{Gaps, Metrics};
-use super::scores::Outcome;
+use super::outcome::Outcome;
 use crate::rng::{Domain, Stream};
 
 /// Number of resamples.
@@ -79,52 +80,55 @@ pub struct Intervals {
 struct Cell {
     outcome: Outcome,
     confidence: f64,
-    standard: usize,
+    bin: usize,
     paper: usize,
 }
 
 impl Cell {
-    fn new(outcome: Outcome, confidence: f64) -> Self {
+    fn new(outcome: Outcome, confidence: f64, bins: Bins) -> Self {
         let rounded = confidence as f32;
-        Cell { outcome, confidence, standard: Bins::STANDARD.index(rounded), paper: Bins::PAPER.index(rounded) }
+        Cell { outcome, confidence, bin: bins.index(rounded), paper: Bins::PAPER.index(rounded) }
     }
 }
 
 /// The resampled quantities, in [`Intervals`]' order.
 type Statistics = [f64; 10];
 
-/// Intervals of `metrics`, whose samples' outcomes are given in any order. Resample r draws from the stream (seed,
-/// [`Domain::Bootstrap`], r) over the sorted outcomes, so neither their order nor the thread count changes a bit.
-pub(super) fn intervals(mut outcomes: Vec<Outcome>, metrics: &Metrics, seed: u64) -> Intervals {
-    outcomes.sort_unstable_by(|a, b| {
-        (a.confidence.total_cmp(&b.confidence))
-            .then(a.correct.cmp(&b.correct))
-            .then(a.nll.total_cmp(&b.nll))
-            .then(a.brier.total_cmp(&b.brier))
-            .then(a.top5.cmp(&b.top5))
-    });
-    let method = if outcomes.len() > LARGE_N { Method::Multinomial } else { Method::Samples };
+/// Intervals of `metrics`. Up to [`LARGE_N`] samples their outcomes are given, in any order; above, only the sorted top-label
+/// pairs are looked at. Resample r draws from the stream (seed, [`Domain::Bootstrap`], r) over sorted samples, so neither
+/// their order nor the thread count changes a bit.
+pub(super) fn intervals(mut outcomes: Vec<Outcome>, pairs: &[Pair], metrics: &Metrics, options: &Options) -> Intervals {
+    let bins = Bins { count: options.bins, ..Bins::STANDARD };
+    let method = if pairs.len() > LARGE_N { Method::Multinomial } else { Method::Samples };
     let (cells, counts) = match method {
-        Method::Samples => (outcomes.iter().map(|o| Cell::new(*o, f64::from(o.confidence))).collect(), Vec::new()),
-        Method::Multinomial => confidence_cells(&outcomes),
+        Method::Samples => {
+            outcomes.sort_unstable_by(|a, b| {
+                (a.confidence.total_cmp(&b.confidence))
+                    .then(a.correct.cmp(&b.correct))
+                    .then(a.nll.total_cmp(&b.nll))
+                    .then(a.brier.total_cmp(&b.brier))
+                    .then(a.top5.cmp(&b.top5))
+            });
+            let cells: Vec<Cell> = outcomes.iter().map(|o| Cell::new(*o, f64::from(o.confidence), bins)).collect();
+            let counts = vec![1; cells.len()];
+            (cells, counts)
+        }
+        Method::Multinomial => confidence_cells(pairs, bins),
     };
-    let n = outcomes.len() as u64;
+    let n = pairs.len() as u64;
     let resamples: Vec<Statistics> = (0..RESAMPLES)
         .into_par_iter()
         .map(|r| {
-            let mut stream = Stream::new(seed, Domain::Bootstrap, r, 0);
+            let mut stream = Stream::new(options.seed, Domain::Bootstrap, r, 0);
             let drawn = match method {
                 Method::Samples => draw_samples(cells.len(), &mut stream),
                 Method::Multinomial => draw_multinomial(&counts, n, stream),
             };
-            statistics(&cells, &drawn, n)
+            statistics(&cells, &drawn, n, options)
         })
         .collect();
     // Of the cells themselves, since resamples scatter around that: equal to the metrics when a cell is a sample.
-    let centre = match method {
-        Method::Samples => statistics(&cells, &vec![1; cells.len()], n),
-        Method::Multinomial => statistics(&cells, &counts, n),
-    };
+    let centre = statistics(&cells, &counts, n, options);
     let interval = |at: usize, estimate: Option<f64>, range: [f64; 2]| {
         let mut drawn: Vec<f64> = resamples.iter().map(|statistics| statistics[at]).collect();
         drawn.sort_unstable_by(f64::total_cmp);
@@ -149,17 +153,21 @@ pub(super) fn intervals(mut outcomes: Vec<Outcome>, metrics: &Metrics, seed: u64
     }
 }
 
-/// Sums up sorted outcomes by (confidence cell, correct): each cell at its mean confidence, and the cells' counts.
-fn confidence_cells(outcomes: &[Outcome]) -> (Vec<Cell>, Vec<u64>) {
-    let cell_of = |o: &Outcome| ((o.confidence * CELLS as f32) as usize).min(CELLS - 1);
+/// Sums up sorted pairs by (confidence cell, correct): each cell at its mean confidence, and the cells' counts.
+fn confidence_cells(pairs: &[Pair], bins: Bins) -> (Vec<Cell>, Vec<u64>) {
+    let cell_of = |pair: &Pair| ((pair.probability() * CELLS as f32) as usize).min(CELLS - 1);
     let (mut cells, mut counts) = (Vec::new(), Vec::new());
-    for group in outcomes.chunk_by(|a, b| cell_of(a) == cell_of(b)) {
+    for group in pairs.chunk_by(|a, b| cell_of(a) == cell_of(b)) {
         for correct in [false, true] {
-            let members = || group.iter().filter(|o| o.correct == correct);
-            let Some(first) = members().next() else { continue };
+            let members = || group.iter().filter(|pair| pair.hit() == correct);
             let count = members().count();
-            let mean = members().map(|o| f64::from(o.confidence)).sum::<f64>() / count as f64;
-            cells.push(Cell::new(*first, mean));
+            if count == 0 {
+                continue;
+            }
+            let mean = members().map(|pair| f64::from(pair.probability())).sum::<f64>() / count as f64;
+            // What is not a function of (confidence, correct) is left out of the intervals.
+            let outcome = Outcome { confidence: mean as f32, correct, top5: false, nll: 0.0, brier: 0.0 };
+            cells.push(Cell::new(outcome, mean, bins));
             counts.push(count as u64);
         }
     }
@@ -191,14 +199,14 @@ fn draw_multinomial(counts: &[u64], n: u64, stream: Stream) -> Vec<u64> {
 }
 
 /// The metrics of a resample: `counts[i]` copies of cell i, `n` in all.
-fn statistics(cells: &[Cell], counts: &[u64], n: u64) -> Statistics {
-    let mut standard = [(0u64, 0u64, 0f64); Bins::STANDARD.count];
+fn statistics(cells: &[Cell], counts: &[u64], n: u64, options: &Options) -> Statistics {
+    let mut binned = vec![(0u64, 0u64, 0f64); options.bins];
     let mut paper = [(0u64, 0u64, 0f64); Bins::PAPER.count];
     let (mut correct, mut top5, mut nll, mut brier) = (0, 0, 0.0, 0.0);
     for (cell, &copies) in cells.iter().zip(counts).filter(|(_, copies)| **copies > 0) {
         let hits = if cell.outcome.correct { copies } else { 0 };
         let surplus = hits as f64 - copies as f64 * cell.confidence;
-        for bin in [&mut standard[cell.standard], &mut paper[cell.paper]] {
+        for bin in [&mut binned[cell.bin], &mut paper[cell.paper]] {
             *bin = (bin.0 + copies, bin.1 + hits, bin.2 + surplus);
         }
         correct += hits;
@@ -207,20 +215,23 @@ fn statistics(cells: &[Cell], counts: &[u64], n: u64) -> Statistics {
         brier += copies as f64 * cell.outcome.brier;
     }
     let sorted = cells.iter().zip(counts).map(|(cell, &copies)| (cell.confidence, cell.outcome.correct, copies));
-    let ace = equal_mass_gaps(sorted, n);
-    let (standard, paper) = (Gaps::of(standard.into_iter()), Gaps::of(paper.into_iter()));
+    let by_mass = Gaps::of(equal_mass_bins(sorted, n, options.bins).into_iter());
+    let main = match options.scheme {
+        Scheme::Width => Gaps::of(binned.into_iter()),
+        Scheme::Mass => by_mass,
+    };
     let mean = |sum: f64| sum / n as f64;
     [
         mean(correct as f64),
         mean(top5 as f64),
         mean(nll),
         mean(brier),
-        standard.ece,
-        paper.ece,
-        standard.rmsce,
-        standard.mce,
-        mean(ace),
-        standard.l2_debiased_sq.unwrap_or(0.0),
+        main.ece,
+        Gaps::of(paper.into_iter()).ece,
+        main.rmsce,
+        main.mce,
+        by_mass.ece,
+        main.l2_debiased_sq.unwrap_or(0.0),
     ]
 }
 

@@ -134,5 +134,10 @@ fn mean(passes: usize, classes: usize, mut pass: impl FnMut(usize) -> Result<Vec
 
 /// Metrics with 95 % intervals, and the reliability diagram's data.
 pub fn measure(outputs: &Outputs, set: &Dataset, classes: usize, seed: u64) -> Result<Evaluation> {
-    calibration::evaluate(outputs.scores(), set.labels(), classes, &Options { intervals: true, seed })
+    calibration::evaluate(
+        outputs.scores(),
+        set.labels(),
+        classes,
+        &Options { intervals: true, seed, ..Options::default() },
+    )
 }

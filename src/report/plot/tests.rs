@@ -18,7 +18,7 @@ fn evaluation(n: u64, excess: f64) -> Evaluation {
         let right = stream.uniform() < top - excess * (1.0 - (2.0 * top - 1.0).powi(4)) - excess / 4.0;
         labels.push(if right { 0 } else { 1 + stream.below(9) });
     }
-    evaluate(Scores::Probs(&probs), &labels, 10, &Options { intervals: true, seed: 1 }).unwrap()
+    evaluate(Scores::Probs(&probs), &labels, 10, &Options { intervals: true, seed: 1, ..Options::default() }).unwrap()
 }
 
 fn curves() -> Training {
