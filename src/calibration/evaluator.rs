@@ -9,7 +9,7 @@ use super::bin_sweep::{self, BinCount};
 use super::bins::Bins;
 use super::bootstrap::{self, LARGE_N};
 use super::metrics::Metrics;
-use super::outcome::Outcome;
+use super::outcome::{BLOCK, Outcome};
 use super::recalibration::{Recalibrator, Scratch};
 use super::reliability::Reliability;
 use super::scores::{Score, Scores};
@@ -125,6 +125,9 @@ impl Evaluator {
         if let Some(fault) = scores.shape_fault(labels, classes) {
             return Err(fault);
         }
+        if let Some(fault) = self.recalibrator.as_ref().and_then(|mend| mend.kind_fault(scores.kind())) {
+            return Err(fault);
+        }
         self.samples += labels.len() as u64;
         let keep_outcomes = self.options.intervals && self.samples <= LARGE_N as u64;
         if !keep_outcomes {
@@ -238,8 +241,13 @@ impl Shard {
         self.accumulator.add_row(probs, label, outcome);
         self.top_label.push(Pair::new(outcome.confidence, outcome.correct));
         if let Some(classes) = &mut self.one_vs_rest {
-            for (k, &p) in probs.iter().enumerate() {
-                if p > adaptive::TACE_THRESHOLD {
+            for (b, block) in probs.chunks(BLOCK).enumerate() {
+                // Whole blocks are compared at once, since few of many classes are above.
+                if !block.iter().fold(false, |above, &p| above | (p > adaptive::TACE_THRESHOLD)) {
+                    continue;
+                }
+                for (l, &p) in block.iter().enumerate().filter(|(_, p)| **p > adaptive::TACE_THRESHOLD) {
+                    let k = BLOCK * b + l;
                     classes[k].push(Pair::new(p, k == label as usize));
                     self.pairs += 1;
                 }

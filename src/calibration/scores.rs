@@ -1,5 +1,7 @@
 //! A classifier's outputs with their labels, and what may not be among them.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::outcome::{Outcome, RowBuffer};
@@ -20,6 +22,15 @@ pub enum Kind {
     Logits,
     /// Probabilities, each row adding up to 1.
     Probs,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Logits => "logits",
+            Kind::Probs => "probabilities",
+        })
+    }
 }
 
 /// The type of a score: `f32` or `f64`. Files of `f16` are read as `f32`, which holds every such number.

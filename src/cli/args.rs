@@ -1,5 +1,6 @@
 //! What can be typed, and the configurations that follow from it.
 
+use crate::calibration::recalibration;
 use crate::cli::help;
 use crate::config::{Assignment, Config, Device, Method, Settings, preset};
 use crate::{Error, Result};
@@ -43,6 +44,12 @@ pub enum Command {
     /// --out writes the probabilities of every class.
     #[command(after_help = help::PREDICT_EXAMPLES)]
     Predict(PredictArgs),
+    /// Measure and mend the calibration of predictions from any framework.
+    ///
+    /// Takes a file of logits or probabilities with labels (.npz, .npy, .csv or .safetensors) and prints every metric, each
+    /// with its bins. Recalibration is fitted on a second file and reported before and after; --plot draws the pictures.
+    #[command(after_help = help::CALIBRATE_EXAMPLES, after_long_help = help::calibrate())]
+    Calibrate(CalibrateArgs),
     /// Say what this program and a preset consist of, without training.
     ///
     /// Prints the device, threads and instruction sets in use and, for a preset, parameters, densities by layer, costs
@@ -112,7 +119,19 @@ pub struct EvalArgs {
     /// The images to predict
     #[arg(long, value_enum, default_value_t = Split::Test)]
     pub split: Split,
-    /// Write logits (N, C) and labels (N) to this file
+    /// Predict by the mean over S random masks drawn as in training
+    #[arg(long, value_name = "S", conflicts_with = "ensemble", value_parser = clap::value_parser!(u32).range(1..=MAX_MASKS))]
+    pub mc_samples: Option<u32>,
+    /// Predict by the mean over the run's snapshots
+    #[arg(long)]
+    pub ensemble: bool,
+    /// Recalibrate the predictions by a map fitted on those of the validation images
+    #[arg(long, value_name = "METHOD", value_enum)]
+    pub recalibrate: Option<Recalibration>,
+    /// With histogram or isotonic: map the confidence alone, so that predictions stay
+    #[arg(long, requires = "recalibrate")]
+    pub top_label: bool,
+    /// Write logits or probabilities (N, C) and labels (N) to this file
     #[arg(long, value_name = "OUT.npz", value_parser = npz)]
     pub predictions: Option<PathBuf>,
     /// The folder with the data files; default: the run's own
@@ -124,6 +143,104 @@ pub struct EvalArgs {
     /// Print the metrics as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Options of `cigl calibrate`.
+#[derive(Args, Clone, Debug)]
+pub struct CalibrateArgs {
+    /// The predictions: .npz, .npy, .csv or .safetensors
+    #[arg(value_name = "PREDICTIONS")]
+    pub predictions: PathBuf,
+    /// The labels, where they are not in the file: .npy, .csv, .npz or .safetensors
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+    /// What the scores of all files are; default: what an array's name or the first rows say
+    #[arg(long, value_enum)]
+    pub kind: Option<ScoreKind>,
+    /// Number of bins of every calibration error but ece_10
+    #[arg(long, value_name = "B", default_value_t = 15, value_parser = clap::value_parser!(u16).range(1..=MAX_BINS))]
+    pub bins: u16,
+    /// Bins of equal width or of equal mass, for ece, rmsce, mce, l2_debiased_sq and the diagram
+    #[arg(long, value_enum, default_value_t = BinScheme::Width)]
+    pub scheme: BinScheme,
+    /// Recalibrate the predictions by a map fitted on those of --fit
+    #[arg(long, value_name = "METHOD", value_enum, requires = "fit")]
+    pub recalibrate: Option<Recalibration>,
+    /// With histogram or isotonic: map the confidence alone, so that predictions stay
+    #[arg(long, requires = "recalibrate")]
+    pub top_label: bool,
+    /// Validation predictions to fit on
+    #[arg(long, value_name = "VALIDATION", requires = "recalibrate")]
+    pub fit: Option<PathBuf>,
+    /// The labels of --fit, where they are not in the file
+    #[arg(long, value_name = "FILE", requires = "fit")]
+    pub fit_labels: Option<PathBuf>,
+    /// Write what was fitted to this file, for --apply
+    #[arg(long, value_name = "FILE", requires = "recalibrate")]
+    pub save: Option<PathBuf>,
+    /// Recalibrate the predictions by a map that --save wrote
+    #[arg(long, value_name = "FILE", conflicts_with = "recalibrate")]
+    pub apply: Option<PathBuf>,
+    /// Predictions of out-of-distribution samples, to be told apart by their confidence; labels in it are not looked at
+    #[arg(long, value_name = "FILE")]
+    pub ood: Option<PathBuf>,
+    /// Add 95 % bootstrap intervals
+    #[arg(long)]
+    pub intervals: bool,
+    /// The intervals' seed
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "intervals")]
+    pub seed: u64,
+    /// Draw the reliability diagram to this file, and beside it -confidence and -bins
+    #[arg(long, value_name = "OUT.svg|.png", value_parser = svg_or_png)]
+    pub plot: Option<PathBuf>,
+    /// Threads; default: as many as the machine has. Results do not depend on it
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+    /// Print the metrics and bins as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What scores are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ScoreKind {
+    /// Unnormalised log-probabilities
+    Logits,
+    /// Probabilities that add up to 1
+    Probs,
+}
+
+/// How confidences are divided into bins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BinScheme {
+    /// Bins of equal width
+    Width,
+    /// Bins of equal mass
+    Mass,
+}
+
+/// A way to recalibrate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Recalibration {
+    /// One scalar divides the logits
+    Temperature,
+    /// A factor and a shift for each class's logits
+    Vector,
+    /// Hit rates of 15 bins of each class's probability
+    Histogram,
+    /// A rising curve for each class's probability
+    Isotonic,
+}
+
+impl From<Recalibration> for recalibration::Method {
+    fn from(choice: Recalibration) -> Self {
+        match choice {
+            Recalibration::Temperature => Self::Temperature,
+            Recalibration::Vector => Self::Vector,
+            Recalibration::Histogram => Self::Histogram,
+            Recalibration::Isotonic => Self::Isotonic,
+        }
+    }
 }
 
 /// Options of `cigl predict`.
@@ -170,6 +287,12 @@ pub enum Split {
     /// The training images, not augmented
     Train,
 }
+
+/// More bins than confidences can be told apart by.
+const MAX_BINS: i64 = 10_000;
+
+/// More random masks than anybody needs.
+const MAX_MASKS: i64 = 100_000;
 
 /// TOML's integers end here.
 const MAX_SEED: u64 = i64::MAX as u64;
@@ -303,6 +426,10 @@ fn csv_or_npz(text: &str) -> Result<PathBuf, String> {
     file_ending(text, &["csv", "npz"])
 }
 
+fn svg_or_png(text: &str) -> Result<PathBuf, String> {
+    file_ending(text, &["svg", "png"])
+}
+
 fn file_ending(text: &str, endings: &[&str]) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     let known = path.extension().and_then(|e| e.to_str()).is_some_and(|ending| endings.contains(&ending));
@@ -423,6 +550,20 @@ mod tests {
             ("cigl predict model.safetensors", "IMAGES"),
             ("cigl predict model.safetensors a.png --out a.txt", ".csv or .npz"),
             ("cigl info --plan", "--preset"),
+            ("cigl calibrate", "PREDICTIONS"),
+            ("cigl calibrate a.npz --bins 0", "1..=10000"),
+            ("cigl calibrate a.npz --scheme mas", "mass"),
+            ("cigl calibrate a.npz --kind prob", "probs"),
+            ("cigl calibrate a.npz --recalibrate temperature", "--fit"),
+            ("cigl calibrate a.npz --recalibrate platt --fit b.npz", "isotonic"),
+            ("cigl calibrate a.npz --fit b.npz", "--recalibrate"),
+            ("cigl calibrate a.npz --save t.json", "--recalibrate"),
+            ("cigl calibrate a.npz --recalibrate vector --fit b.npz --apply c.json", "cannot be used with"),
+            ("cigl calibrate a.npz --seed 3", "--intervals"),
+            ("cigl calibrate a.npz --plot a.pdf", ".svg or .png"),
+            ("cigl eval run --mc-samples 0", "1..=100000"),
+            ("cigl eval run --mc-samples 3 --ensemble", "cannot be used with"),
+            ("cigl eval run --top-label", "--recalibrate"),
         ] {
             let error = parse(line).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");
@@ -433,7 +574,7 @@ mod tests {
     #[test]
     fn every_example_of_the_help_is_understood() {
         let mut examples = 0;
-        for command in ["", "train", "eval", "predict", "info"] {
+        for command in ["", "train", "eval", "predict", "calibrate", "info"] {
             let help = parse(&format!("cigl {command} --help")).unwrap_err();
             assert_eq!(help.exit_code(), 0);
             let help = help.to_string();

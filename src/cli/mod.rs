@@ -1,10 +1,12 @@
 //! The command line: one file a subcommand, each parses, calls the library and prints.
 
 pub mod args;
+mod calibrate;
 mod eval;
 mod help;
 mod info;
 mod machine;
+mod metrics;
 mod output;
 mod predict;
 mod predictions;
@@ -27,6 +29,7 @@ pub fn main() -> ExitCode {
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
         Command::Info(args) => info::run(&args),
     });
     let Err(error) = result else { return ExitCode::SUCCESS };

@@ -15,6 +15,8 @@
 mod curve;
 mod vector;
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 pub use curve::Curve;
@@ -65,6 +67,9 @@ pub enum Map {
         scale: Vec<f64>,
         /// Shift of each class.
         shift: Vec<f64>,
+        /// What it was fitted on, for it fits nothing else: a row's logarithms differ from its logits by a number, which each class would multiply by
+        /// its own factor.
+        kind: Kind,
     },
     /// Maps probabilities by the hit rates of bins.
     Histogram {
@@ -130,7 +135,7 @@ impl Recalibrator {
             },
             Method::Vector => {
                 let (scale, shift) = vector::fit(&logits_of(scores), labels, classes)?;
-                Map::Vector { scale, shift }
+                Map::Vector { scale, shift, kind: scores.kind() }
             }
             Method::Histogram => Map::Histogram {
                 top_label,
@@ -178,6 +183,18 @@ impl Recalibrator {
         &self.map
     }
 
+    /// What it is, in words.
+    pub fn name(&self) -> &'static str {
+        match &self.map {
+            Map::Temperature { .. } => "temperature",
+            Map::Vector { .. } => "vector scaling",
+            Map::Histogram { top_label: true, .. } => "histogram binning of the top label",
+            Map::Histogram { .. } => "histogram binning",
+            Map::Isotonic { top_label: true, .. } => "isotonic regression of the top label",
+            Map::Isotonic { .. } => "isotonic regression",
+        }
+    }
+
     /// Whether predictions, and so accuracy, stay as they are.
     pub fn keeps_predictions(&self) -> bool {
         match &self.map {
@@ -187,13 +204,26 @@ impl Recalibrator {
         }
     }
 
+    /// What keeps it from scores of this kind, if anything does.
+    pub(super) fn kind_fault(&self, given: Kind) -> Option<String> {
+        match self.map {
+            Map::Vector { kind, .. } if kind != given => {
+                Some(format!("vector scaling that was fitted on {kind} cannot be applied to {given}"))
+            }
+            _ => None,
+        }
+    }
+
     /// Recalibrates scores, row-major (N, C): logits by temperature and vector scaling, probabilities by the other two.
     ///
     /// # Errors
-    /// See [`Scores::check`].
+    /// See [`Scores::check`]; also vector scaling that was fitted on scores of the other kind.
     pub fn apply<T: Score>(&self, scores: Scores<T>) -> Result<(Kind, Vec<f64>)> {
         let rows = scores.values().len() / self.classes;
         scores.check(&vec![0; rows], self.classes)?;
+        if let Some(detail) = self.kind_fault(scores.kind()) {
+            return Err(Error::shape("recalibration", detail));
+        }
         let mut mended = Vec::with_capacity(scores.values().len());
         let mut row = vec![0.0; self.classes];
         for values in scores.values().chunks_exact(self.classes) {
@@ -248,7 +278,7 @@ impl Recalibrator {
                 to_logits(values, kind, row);
                 row.iter_mut().for_each(|z| *z /= temperature);
             }
-            Map::Vector { scale, shift } => {
+            Map::Vector { scale, shift, .. } => {
                 to_logits(values, kind, row);
                 for (z, (w, b)) in row.iter_mut().zip(scale.iter().zip(shift)) {
                     // A class that was ruled out stays so.
@@ -278,7 +308,7 @@ impl Recalibrator {
         match &self.map {
             Map::Temperature { temperature } => (!(*temperature > 0.0 && temperature.is_finite()))
                 .then(|| format!("a temperature of {temperature}, expected one above 0")),
-            Map::Vector { scale, shift } => length("factors", scale.len(), self.classes)
+            Map::Vector { scale, shift, .. } => length("factors", scale.len(), self.classes)
                 .or_else(|| length("shifts", shift.len(), self.classes))
                 .or_else(|| {
                     let finite = scale.iter().chain(shift).all(|x| x.is_finite());
@@ -288,6 +318,16 @@ impl Recalibrator {
                 length("curves", curves.len(), if *top_label { 1 } else { self.classes })
                     .or_else(|| curves.iter().find_map(Curve::fault))
             }
+        }
+    }
+}
+
+/// What it is, with its one number where it has one: `temperature 1.8412`.
+impl fmt::Display for Recalibrator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.map {
+            Map::Temperature { temperature } => write!(f, "temperature {temperature:.4}"),
+            _ => f.write_str(self.name()),
         }
     }
 }

@@ -63,7 +63,7 @@ fn every_method_mends_an_over_confident_model() {
 fn vector_scaling_finds_the_factors_and_shifts_that_were_applied() {
     let (validation, labels) = drawn(40_000, 3, 2.0, 3.0);
     let fitted = Recalibrator::fit(Method::Vector, false, Scores::Logits(&validation), &labels, CLASSES).unwrap();
-    let Map::Vector { scale, shift } = fitted.map() else { panic!() };
+    let Map::Vector { scale, shift, .. } = fitted.map() else { panic!() };
     for k in 0..CLASSES {
         // Standard errors are about .01 and .02.
         assert!((scale[k] - 0.5).abs() < 0.04, "{scale:?}");
@@ -123,7 +123,10 @@ fn files_that_are_no_recalibration_are_errors() {
         (r#"{"classes": 3, "method": "magic"}"#, "magic"),
         (r#"{"classes": 0, "method": "temperature", "temperature": 2.0}"#, "0 classes"),
         (r#"{"classes": 3, "method": "temperature", "temperature": -1.0}"#, "temperature of -1"),
-        (r#"{"classes": 3, "method": "vector", "scale": [1.0], "shift": [0.0]}"#, "1 factors for 3 classes"),
+        (
+            r#"{"classes": 3, "method": "vector", "scale": [1.0], "shift": [0.0], "kind": "logits"}"#,
+            "1 factors for 3 classes",
+        ),
         (r#"{"classes": 2, "method": "isotonic", "top_label": false, "curves": []}"#, "0 curves for 2 classes"),
         (r#"{"classes": 2, "method": "isotonic", "top_label": true, "curves": [[[0.2, 0.9], [0.3, 0.1]]]}"#, "rise"),
         (r#"{"classes": 2, "method": "isotonic", "top_label": true, "curves": [[[0.2, 1.5]]]}"#, "1.5"),
@@ -168,10 +171,12 @@ fn a_row_of_zeros_becomes_uniform_and_its_loss_finite() {
 
 #[test]
 fn changed_predictions_are_counted() {
-    let map = Map::Vector { scale: vec![1.0, 1.0], shift: vec![0.0, 3.0] };
+    let map = Map::Vector { scale: vec![1.0, 1.0], shift: vec![0.0, 3.0], kind: Kind::Logits };
     let mut evaluator = Evaluator::recalibrated(Recalibrator::new(2, map).unwrap(), Options::default());
     evaluator.add(Scores::Logits(&[2.0f32, 0.0, 5.0, 0.0, 0.0, 1.0]), &[0, 0, 1]).unwrap();
     assert_eq!(evaluator.changed_predictions(), 1);
+    let message = evaluator.clone().add(Scores::Probs(&[0.5, 0.5]), &[0]).unwrap_err().to_string();
+    assert!(message.contains("fitted on logits"), "{message}");
     let metrics = evaluator.finish().unwrap().metrics;
     let mut expected = Accumulator::new(2);
     expected.add_logits(&[2.0, 3.0, 5.0, 3.0, 0.0, 4.0], &[0, 0, 1]).unwrap();
