@@ -36,6 +36,9 @@ pub struct Options {
     pub bins: usize,
     /// Their scheme, for `ece`, `rmsce`, `mce`, `l2_debiased_sq` and the reliability diagram.
     pub scheme: Scheme,
+    /// Whether to keep what metrics that need the samples' order ask for. Without it memory is O(classes x bins), and `ace`,
+    /// `tace`, `aurc`, bins of equal mass, intervals and the sweep of bins are left out.
+    pub ordered: bool,
     /// Whether to add 95 % bootstrap intervals.
     pub intervals: bool,
     /// Their seed.
@@ -47,7 +50,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let bins = Bins::STANDARD.count;
-        Options { bins, scheme: Scheme::Width, intervals: false, seed: 0, bin_sweep: false }
+        Options { bins, scheme: Scheme::Width, ordered: true, intervals: false, seed: 0, bin_sweep: false }
     }
 }
 
@@ -77,11 +80,19 @@ pub struct Evaluator {
     shards: Vec<Shard>,
 }
 
+/// What of each sample is kept beyond the sums.
+#[derive(Clone, Copy)]
+struct Keep {
+    order: bool,
+    outcomes: bool,
+}
+
 #[derive(Clone, Debug)]
 struct Shard {
     accumulator: Accumulator,
+    /// Of every sample, if [`Options::ordered`].
     top_label: Vec<Pair>,
-    /// By class; none once there are too many.
+    /// By class, if [`Options::ordered`]; none once there are too many.
     one_vs_rest: Option<Vec<Vec<Pair>>>,
     pairs: u64,
     /// For intervals; empty once there are more than [`LARGE_N`] samples.
@@ -96,7 +107,7 @@ impl Evaluator {
         let shard = Shard {
             accumulator: Accumulator::with_bins(classes, options.bins),
             top_label: Vec::new(),
-            one_vs_rest: Some(vec![Vec::new(); classes]),
+            one_vs_rest: options.ordered.then(|| vec![Vec::new(); classes]),
             pairs: 0,
             outcomes: Vec::new(),
             changed: 0,
@@ -129,8 +140,11 @@ impl Evaluator {
             return Err(fault);
         }
         self.samples += labels.len() as u64;
-        let keep_outcomes = self.options.intervals && self.samples <= LARGE_N as u64;
-        if !keep_outcomes {
+        let keep = Keep {
+            order: self.options.ordered,
+            outcomes: self.options.ordered && self.options.intervals && self.samples <= LARGE_N as u64,
+        };
+        if !keep.outcomes {
             self.shards.iter_mut().for_each(|shard| shard.outcomes = Vec::new());
         }
         if self.shards.iter().map(|shard| shard.pairs).sum::<u64>() > TACE_PAIRS {
@@ -142,7 +156,7 @@ impl Evaluator {
         let added: Vec<_> = (self.shards.par_iter_mut().zip(parts).enumerate())
             .map(|(part, (shard, (values, labels)))| {
                 let scores = Scores::new(scores.kind(), values);
-                let added = shard.add(scores, labels, recalibrator, keep_outcomes);
+                let added = shard.add(scores, labels, recalibrator, keep);
                 let rows_before = first + (part * rows) as u64;
                 added.map_err(|row| {
                     let (values, labels) = (&values[row * classes..][..classes], &labels[row..=row]);
@@ -182,6 +196,9 @@ impl Evaluator {
         }
         let mut metrics = all.accumulator.metrics()?;
         let mut reliability = all.accumulator.reliability();
+        if !options.ordered {
+            return Ok(Evaluation { metrics, reliability, bin_sweep: Vec::new() });
+        }
         let sorted = &mut all.top_label;
         sorted.par_sort_unstable();
         let by_mass = adaptive::gaps(sorted, options.bins);
@@ -219,12 +236,12 @@ impl Shard {
         scores: Scores<T>,
         labels: &[u32],
         recalibrator: Option<&Recalibrator>,
-        keep_outcomes: bool,
+        keep: Keep,
     ) -> Result<(), usize> {
         let classes = self.accumulator.classes();
         let Some(recalibrator) = recalibrator else {
             return scores.for_each(labels, classes, |row, probs, outcome| {
-                self.add_row(probs, labels[row], outcome, keep_outcomes);
+                self.add_row(probs, labels[row], outcome, keep);
             });
         };
         let mut scratch = Scratch::new(classes);
@@ -232,14 +249,16 @@ impl Shard {
             let mended = recalibrator.outcome(values, scores.kind(), label, &mut scratch);
             let (outcome, changed) = mended.ok_or(row)?;
             self.changed += u64::from(changed);
-            self.add_row(scratch.probs(), label, &outcome, keep_outcomes);
+            self.add_row(scratch.probs(), label, &outcome, keep);
         }
         Ok(())
     }
 
-    fn add_row(&mut self, probs: &[f32], label: u32, outcome: &Outcome, keep_outcome: bool) {
+    fn add_row(&mut self, probs: &[f32], label: u32, outcome: &Outcome, keep: Keep) {
         self.accumulator.add_row(probs, label, outcome);
-        self.top_label.push(Pair::new(outcome.confidence, outcome.correct));
+        if keep.order {
+            self.top_label.push(Pair::new(outcome.confidence, outcome.correct));
+        }
         if let Some(classes) = &mut self.one_vs_rest {
             for (b, block) in probs.chunks(BLOCK).enumerate() {
                 // Whole blocks are compared at once, since few of many classes are above.
@@ -253,7 +272,7 @@ impl Shard {
                 }
             }
         }
-        if keep_outcome {
+        if keep.outcomes {
             self.outcomes.push(*outcome);
         }
     }

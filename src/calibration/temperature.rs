@@ -76,7 +76,32 @@ fn over_confidence<T: Score>(logits: &[T], labels: &[u32], classes: usize, tempe
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::calibration::Accumulator;
+
+    proptest! {
+        #[test]
+        fn a_fitted_temperature_never_changes_a_prediction_and_never_raises_the_nll_it_was_fitted_on(
+            rows in prop::collection::vec((prop::collection::vec(-20f32..20.0, 4), 0u32..4), 1..40),
+        ) {
+            let logits: Vec<f32> = rows.iter().flat_map(|row| row.0.clone()).collect();
+            let labels: Vec<u32> = rows.iter().map(|row| row.1).collect();
+            let mut scaled = logits.clone();
+            apply(&mut scaled, fit(&logits, &labels, 4).unwrap());
+            let metrics = |logits: &[f32]| {
+                let mut accumulator = Accumulator::new(4);
+                accumulator.add_logits(logits, &labels).unwrap();
+                accumulator.metrics().unwrap()
+            };
+            let (before, after) = (metrics(&logits), metrics(&scaled));
+            prop_assert!(after.nll <= before.nll + 1e-6, "{} became {}", before.nll, after.nll);
+            for (old, new) in logits.chunks(4).zip(scaled.chunks(4)) {
+                prop_assert!(new[argmax(old)] == new[argmax(new)]);
+            }
+        }
+    }
 
     // Two classes, logits (z, 0), right in 3 of 4: the NLL is least where sigmoid(z / T) = 3/4, T = z / ln 3.
     #[test]

@@ -28,6 +28,7 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<()> {
         intervals: args.intervals,
         seed: args.seed,
         bin_sweep: args.plot.is_some(),
+        ..Options::default()
     };
 
     let mut measured =

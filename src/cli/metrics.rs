@@ -55,8 +55,10 @@ impl Measured {
     /// Says on standard error what a number alone does not.
     pub(super) fn warn(&self) {
         let metrics = &self.evaluation.metrics;
-        if metrics.nll_infinite > 0 {
-            tell(format_args!("warning: {} labels have probability 0, so the NLL is infinite", metrics.nll_infinite));
+        match metrics.nll_infinite {
+            0 => {}
+            1 => tell("warning: 1 label has probability 0, so the NLL is infinite"),
+            many => tell(format_args!("warning: {many} labels have probability 0, so the NLL is infinite")),
         }
     }
 }

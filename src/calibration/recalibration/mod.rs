@@ -23,6 +23,7 @@ pub use curve::Curve;
 
 use super::Bins;
 use super::outcome::{Outcome, RowBuffer};
+use super::predictions::MOST_CLASSES;
 use super::scores::{Kind, Score, Scores};
 use super::softmax::argmax;
 use super::temperature;
@@ -299,8 +300,8 @@ impl Recalibrator {
     }
 
     fn fault(&self) -> Option<String> {
-        if self.classes == 0 {
-            return Some("0 classes, expected at least 1".into());
+        if !(1..=MOST_CLASSES).contains(&(self.classes as u64)) {
+            return Some(format!("{} classes, expected 1 to {MOST_CLASSES}", self.classes));
         }
         let length = |name: &str, got: usize, expected: usize| {
             (got != expected).then(|| format!("{got} {name} for {} classes, expected {expected}", self.classes))

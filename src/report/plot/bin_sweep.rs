@@ -3,7 +3,7 @@
 use plotters::prelude::PathElement;
 
 use super::chart::{
-    Axis, BLUE, BODY, Chart, Drawn, GREY, INK, VERMILION, axes, dashed_swatch, dashes, font, legend, page, pixels,
+    Axis, BODY, Chart, Drawn, GREY, INK, PALE_BLUE, VERMILION, axes, dashed_swatch, dashes, font, legend, page, pixels,
     stroke, text, thousands, title,
 };
 use crate::calibration::BinCount;
@@ -36,7 +36,8 @@ pub fn bin_sweep(name: &str, sweep: &[BinCount], n: u64) -> String {
             let [line, top, _, bottom] = pixels(&chart, (usual, 0.0), (usual, most * 1.08));
             dashes(area, (line, bottom), (line, top), stroke(GREY, 1), [4.0, 4.0])?;
         }
-        let (width, mass, chance) = (stroke(BLUE, 2), stroke(VERMILION, 2), stroke(INK, 2));
+        // The two schemes often agree: the dashes lie on a broad pale line, so that both show.
+        let (width, mass, chance) = (stroke(PALE_BLUE, 5), stroke(VERMILION, 2), stroke(INK, 2));
         let solid = curve(&chart, sweep, |point| point.ece);
         area.draw(&PathElement::new(solid.iter().map(|&(x, y)| (x as i32, y as i32)).collect::<Vec<_>>(), width))?;
         dashed(area, &curve(&chart, sweep, |point| point.ace), mass, MASS)?;
