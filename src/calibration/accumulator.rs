@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::bins::Bins;
+use super::bins::{BinTable, Bins};
 use super::bootstrap::Intervals;
 use super::exact_sum::ExactSum;
 use super::metrics::{Gaps, Metrics};
@@ -19,7 +19,8 @@ use crate::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accumulator {
     classes: usize,
-    bins: Bins,
+    bins: BinTable,
+    paper_bins: BinTable,
     n: u64,
     correct: u64,
     top5: u64,
@@ -44,7 +45,8 @@ impl Accumulator {
         let bins = Bins { count: count.max(1), ..Bins::STANDARD };
         Accumulator {
             classes,
-            bins,
+            bins: BinTable::new(bins),
+            paper_bins: BinTable::new(Bins::PAPER),
             n: 0,
             correct: 0,
             top5: 0,
@@ -104,7 +106,7 @@ impl Accumulator {
         self.nll.add(outcome.nll);
         self.brier.add(outcome.brier);
         self.binned[self.bins.index(outcome.confidence)].add(outcome.confidence, outcome.correct);
-        self.paper[Bins::PAPER.index(outcome.confidence)].add(outcome.confidence, outcome.correct);
+        self.paper[self.paper_bins.index(outcome.confidence)].add(outcome.confidence, outcome.correct);
         self.one_vs_rest.add(probs, label as usize);
     }
 
@@ -118,7 +120,7 @@ impl Accumulator {
             return fail(format!("cannot merge {} classes into {}", other.classes, self.classes));
         }
         if self.bins != other.bins {
-            return fail(format!("cannot merge {} into {}", other.bins, self.bins));
+            return fail(format!("cannot merge {} into {}", other.bins.bins, self.bins.bins));
         }
         check_room(self.n + other.n)?;
         self.n += other.n;
@@ -135,7 +137,7 @@ impl Accumulator {
 
     /// Accuracy and confidence of each bin.
     pub fn reliability(&self) -> Reliability {
-        Reliability::new(self.bins, &self.binned)
+        Reliability::new(self.bins.bins, &self.binned)
     }
 
     /// Every metric that needs no order: all but `ace`, `tace`, `aurc` and the intervals.
@@ -206,7 +208,7 @@ impl Accumulator {
 
     /// What [`Metrics::binning`] says of the errors that need no order.
     fn binning(&self, debiased: bool) -> BTreeMap<String, String> {
-        let (bins, paper) = (self.bins, Bins::PAPER);
+        let (bins, paper) = (self.bins.bins, Bins::PAPER);
         let mut binning = BTreeMap::from([
             ("ece".into(), format!("{bins}, l1")),
             ("ece_10".into(), format!("{paper}, l1")),

@@ -1,6 +1,6 @@
 //! Each class's own probability against [y = k], binned: what class-wise ECE and the parts of the Brier score are made of.
 
-use super::bins::Bins;
+use super::bins::{BinTable, Bins};
 use super::exact_sum::{ExactSum, units};
 use super::outcome::BLOCK;
 use crate::backend::cpu::Level;
@@ -54,7 +54,7 @@ impl ClassTally {
 /// loop of plain vectors, and only those few are looked up in a bin. The first bin is what the others leave of the total.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct OneVsRest {
-    bins: Bins,
+    bins: BinTable,
     n: u64,
     /// Of each class, filled up to whole blocks, as `p_squared`.
     p: Vec<u64>,
@@ -69,7 +69,7 @@ impl OneVsRest {
     pub(super) fn new(classes: usize, bins: Bins) -> Self {
         let padded = classes.next_multiple_of(BLOCK);
         OneVsRest {
-            bins,
+            bins: BinTable::new(bins),
             n: 0,
             p: vec![0; padded],
             p_squared: vec![0; padded],
@@ -102,7 +102,7 @@ impl OneVsRest {
 
     /// The bins of each class in turn, the lowest first.
     pub(super) fn classes(&self) -> impl Iterator<Item = Vec<ClassTally>> + '_ {
-        let upper = self.bins.count - 1;
+        let upper = self.bins.bins.count - 1;
         (0..self.positives.len()).map(move |k| {
             let above = &self.upper[k * upper..][..upper];
             let mut first = ClassTally {
@@ -123,21 +123,19 @@ impl OneVsRest {
 #[inline(always)]
 unsafe fn add_kernel<L: Lanes>(tallies: &mut OneVsRest, probs: &[f32], label: usize) {
     tallies.n += 1;
-    let sums = tallies.p.as_chunks_mut::<BLOCK>().0.iter_mut().zip(tallies.p_squared.as_chunks_mut::<BLOCK>().0);
-    for (block, (sums, squares)) in probs.as_chunks::<BLOCK>().0.iter().zip(sums) {
-        for l in 0..BLOCK {
-            let p = f64::from(block[l]);
-            sums[l] += units(p) as u64;
-            squares[l] += units(p * p) as u64;
-        }
+    for ((&p, sum), squares) in probs.iter().zip(&mut tallies.p).zip(&mut tallies.p_squared) {
+        let p = f64::from(p);
+        *sum += units(p) as u64;
+        *squares += units(p * p) as u64;
     }
     tallies.positives[label] += 1;
     tallies.p_of_positives[label] += units(f64::from(probs[label])) as u64;
 
-    if tallies.bins.count == 1 {
+    let bins = tallies.bins.bins.count;
+    if bins == 1 {
         return;
     }
-    let edge = tallies.bins.edge(1);
+    let edge = tallies.bins.bins.edge(1);
     for (b, block) in probs.as_chunks::<BLOCK>().0.iter().enumerate() {
         let mut above = 0u32;
         for (l, &p) in block.iter().enumerate() {
@@ -146,7 +144,7 @@ unsafe fn add_kernel<L: Lanes>(tallies: &mut OneVsRest, probs: &[f32], label: us
         while above != 0 {
             let k = BLOCK * b + above.trailing_zeros() as usize;
             above &= above - 1;
-            let tally = &mut tallies.upper[k * (tallies.bins.count - 1) + tallies.bins.index(probs[k]) - 1];
+            let tally = &mut tallies.upper[k * (bins - 1) + tallies.bins.index(probs[k]) - 1];
             let p = f64::from(probs[k]);
             tally.n += 1;
             tally.p += units(p) as u64;

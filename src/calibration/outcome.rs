@@ -127,25 +127,22 @@ unsafe fn logits_kernel<L: Lanes>(row: &[f32], label: usize, buffer: &mut RowBuf
     let (top, rank) = (first(blocks, max), rank(scores, label));
 
     // The sum of `softmax::softmax`, in its order: even blocks are its lanes 0..16, odd ones 16..32.
-    let mut lanes = [0f32; LANES];
-    let add = |block: &[f32; BLOCK], terms: &mut [f32; BLOCK], lanes: &mut [f32]| {
-        for l in 0..BLOCK {
-            terms[l] = exp(block[l] - max);
-            lanes[l] += terms[l];
-        }
-    };
-    let (low, high) = lanes.split_at_mut(BLOCK);
-    for (pair, out) in blocks.chunks(2).zip(terms.chunks_mut(2)) {
-        if let ([first, second], [first_out, second_out]) = (pair, &mut *out) {
-            add(first, first_out, low);
-            add(second, second_out, high);
-        } else {
-            add(&pair[0], &mut out[0], low);
-        }
+    let (mut low, mut high) = ([0f32; BLOCK], [0f32; BLOCK]);
+    let (pairs, last) = blocks.as_chunks::<2>();
+    let (out, last_out) = terms.as_chunks_mut::<2>();
+    for ([even, odd], [even_out, odd_out]) in pairs.iter().zip(out) {
+        add_terms(even, max, even_out, &mut low);
+        add_terms(odd, max, odd_out, &mut high);
     }
+    if let ([block], [out]) = (last, last_out) {
+        add_terms(block, max, out, &mut low);
+    }
+    let mut lanes = [0f32; LANES];
+    lanes[..BLOCK].copy_from_slice(&low);
+    lanes[BLOCK..].copy_from_slice(&high);
     let sum = sum_lanes(&mut lanes);
     for block in terms {
-        for term in block {
+        for term in block.iter_mut() {
             *term /= sum;
         }
     }
@@ -188,18 +185,31 @@ unsafe fn probs_kernel<L: Lanes>(row: &[f32], label: usize, buffer: &mut RowBuff
     Some(Outcome { confidence: max.min(1.0), correct: top == label, top5: rank < 5, nll, brier })
 }
 
+/// The terms e^(z - max) of a block, and their lanes' sums.
+#[inline(always)]
+fn add_terms(block: &[f32; BLOCK], max: f32, terms: &mut [f32; BLOCK], lanes: &mut [f32; BLOCK]) {
+    for l in 0..BLOCK {
+        terms[l] = exp(block[l] - max);
+    }
+    for l in 0..BLOCK {
+        lanes[l] += terms[l];
+    }
+}
+
 /// The largest of all values, and whether one is NaN.
 #[inline(always)]
 fn largest(blocks: &[[f32; BLOCK]]) -> (f32, bool) {
-    let (mut most, mut nan) = ([f32::NEG_INFINITY; BLOCK], [false; BLOCK]);
+    let (mut most, mut nan) = ([f32::NEG_INFINITY; BLOCK], [0u32; BLOCK]);
     for block in blocks {
         for l in 0..BLOCK {
             most[l] = if block[l] > most[l] { block[l] } else { most[l] };
-            nan[l] |= block[l].is_nan();
+        }
+        for l in 0..BLOCK {
+            nan[l] |= u32::from(block[l].is_nan());
         }
     }
     let max = most.into_iter().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
-    (max, nan.into_iter().fold(false, |a, b| a | b))
+    (max, nan.into_iter().fold(0, |a, b| a | b) != 0)
 }
 
 /// The first index of a value that is there.

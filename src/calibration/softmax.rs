@@ -27,10 +27,14 @@ pub fn exp(x: f32) -> f32 {
     let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
     let r = n.mul_add(-LN_2_LOW, n.mul_add(-LN_2_HIGH, x));
-    let mut sum = 1.0 / 5040.0;
-    for inverse_factorial in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
-        sum = r.mul_add(sum, inverse_factorial);
-    }
+    // Written out, since a loop over the coefficients would keep the compiler from a vector of arguments.
+    let sum = r.mul_add(1.0 / 5040.0, 1.0 / 720.0);
+    let sum = r.mul_add(sum, 1.0 / 120.0);
+    let sum = r.mul_add(sum, 1.0 / 24.0);
+    let sum = r.mul_add(sum, 1.0 / 6.0);
+    let sum = r.mul_add(sum, 0.5);
+    let sum = r.mul_add(sum, 1.0);
+    let sum = r.mul_add(sum, 1.0);
     // n is in -126..=0, so 2^n is a normal number and the product is exact or rounded once. The low bits of `shifted` are n,
     // and those of ROUND leave the word on the left; a branch here would keep the compiler from vectors.
     let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3F80_0000));
@@ -45,28 +49,22 @@ pub fn exp_f64(x: f64) -> f64 {
     /// The leading 32 bits of ln 2, and what is left.
     const LN_2_HIGH: f64 = f64::from_bits(0x3FE6_2E42_FEE0_0000);
     const LN_2_LOW: f64 = 1.908_214_929_270_587_7e-10;
-    const INVERSE_FACTORIALS: [f64; 13] = [
-        1.0 / 479_001_600.0,
-        1.0 / 39_916_800.0,
-        1.0 / 3_628_800.0,
-        1.0 / 362_880.0,
-        1.0 / 40_320.0,
-        1.0 / 5_040.0,
-        1.0 / 720.0,
-        1.0 / 120.0,
-        1.0 / 24.0,
-        1.0 / 6.0,
-        0.5,
-        1.0,
-        1.0,
-    ];
     let shifted = x.mul_add(std::f64::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
     let r = n.mul_add(-LN_2_LOW, n.mul_add(-LN_2_HIGH, x));
-    let mut sum = 1.0 / 6_227_020_800.0;
-    for inverse_factorial in INVERSE_FACTORIALS {
-        sum = r.mul_add(sum, inverse_factorial);
-    }
+    let sum = r.mul_add(1.0 / 6_227_020_800.0, 1.0 / 479_001_600.0);
+    let sum = r.mul_add(sum, 1.0 / 39_916_800.0);
+    let sum = r.mul_add(sum, 1.0 / 3_628_800.0);
+    let sum = r.mul_add(sum, 1.0 / 362_880.0);
+    let sum = r.mul_add(sum, 1.0 / 40_320.0);
+    let sum = r.mul_add(sum, 1.0 / 5_040.0);
+    let sum = r.mul_add(sum, 1.0 / 720.0);
+    let sum = r.mul_add(sum, 1.0 / 120.0);
+    let sum = r.mul_add(sum, 1.0 / 24.0);
+    let sum = r.mul_add(sum, 1.0 / 6.0);
+    let sum = r.mul_add(sum, 0.5);
+    let sum = r.mul_add(sum, 1.0);
+    let sum = r.mul_add(sum, 1.0);
     let power = f64::from_bits((shifted.to_bits() << 52).wrapping_add(0x3FF0_0000_0000_0000));
     if x < -708.0 { 0.0 } else { sum * power }
 }

@@ -49,7 +49,7 @@ fn npz(arrays: &[(&str, Vec<u8>)], method: CompressionMethod) -> Vec<u8> {
 
 /// A safetensors file of (name, type, shape, bytes).
 fn safetensors(tensors: &[(&str, &str, &str, Vec<u8>)]) -> Vec<u8> {
-    let (mut entries, mut data) = (vec![], vec![]);
+    let (mut entries, mut data) = (vec![], Vec::<u8>::new());
     for (name, dtype, shape, bytes) in tensors {
         let (from, to) = (data.len(), data.len() + bytes.len());
         entries.push(format!(r#""{name}":{{"dtype":"{dtype}","shape":[{shape}],"data_offsets":[{from},{to}]}}"#));
@@ -73,6 +73,19 @@ fn measure(path: &Path, labels: Labels, kind: Option<Kind>) -> Result<Evaluation
     let mut evaluator = Evaluator::new(file.classes(), Options::default());
     file.evaluate(&mut evaluator)?;
     evaluator.finish()
+}
+
+/// Text is f64, whose softmax differs from that of f32 in its last bits.
+fn assert_same(found: &Evaluation, name: &str) {
+    let expected = expected();
+    if !name.ends_with("csv") {
+        assert_eq!(*found, expected, "{name}");
+    }
+    let numbers =
+        |m: &crate::calibration::Metrics| [m.accuracy, m.nll, m.brier, m.ece, m.mce, m.class_ece, m.aurc.unwrap()];
+    for (a, b) in numbers(&found.metrics).into_iter().zip(numbers(&expected.metrics)) {
+        assert!((a - b).abs() < 1e-7, "{name}: {a} is not {b}");
+    }
 }
 
 fn expected() -> Evaluation {
@@ -103,7 +116,7 @@ fn every_format_gives_the_same_metrics() {
     ];
     for (name, bytes) in files {
         let path = write(&folder, name, bytes);
-        assert_eq!(measure(&path, Labels::Inside, None).unwrap(), expected(), "{name}");
+        assert_same(&measure(&path, Labels::Inside, None).unwrap(), name);
     }
     let scores = [
         write(&folder, "f.npy", logits_npy()),
@@ -120,8 +133,8 @@ fn every_format_gives_the_same_metrics() {
     ];
     for scores in &scores {
         for labels in &labels {
-            let found = measure(scores, Labels::File(labels), None);
-            assert_eq!(found.unwrap(), expected(), "{} {}", scores.display(), labels.display());
+            let found = measure(scores, Labels::File(labels), None).unwrap();
+            assert_same(&found, scores.to_str().unwrap());
         }
     }
 }
