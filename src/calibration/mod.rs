@@ -39,6 +39,7 @@ mod bootstrap;
 mod evaluator;
 mod exact_sum;
 mod metrics;
+mod narrow_rows;
 mod one_vs_rest;
 mod outcome;
 pub mod predictions;

@@ -106,7 +106,7 @@ fn nll_of(p: f64) -> f64 {
 
 /// ln(1 + x) for x >= 0 to the last digits: ln u loses what 1 + x rounded away, and x / (u - 1) puts it back (Kahan).
 #[inline(always)]
-fn ln_1p(x: f64) -> f64 {
+pub(super) fn ln_1p(x: f64) -> f64 {
     let u = 1.0 + x;
     if u == 1.0 { x } else { u.ln() * (x / (u - 1.0)) }
 }
@@ -208,8 +208,13 @@ fn largest(blocks: &[[f32; BLOCK]]) -> (f32, bool) {
             nan[l] |= u32::from(block[l].is_nan());
         }
     }
-    let max = most.into_iter().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
-    (max, nan.into_iter().fold(0, |a, b| a | b) != 0)
+    // A tree, since each comparison waits for the one before.
+    for width in [8, 4, 2, 1] {
+        for l in 0..width {
+            most[l] = if most[l + width] > most[l] { most[l + width] } else { most[l] };
+        }
+    }
+    (most[0], nan.into_iter().fold(0, |a, b| a | b) != 0)
 }
 
 /// The first index of a value that is there.

@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::outcome::{Outcome, RowBuffer};
+use super::narrow_rows::{NarrowRows, ROWS};
+use super::outcome::{BLOCK, Outcome, RowBuffer};
 use super::softmax::argmax;
 use crate::{Error, Result};
 
@@ -40,11 +41,21 @@ pub trait Score: Copy + PartialOrd + Into<f64> + Send + Sync {
     /// Reads a row into the buffer; none where it is not in order.
     #[doc(hidden)] // RowBuffer cannot be named outside, so nothing else can be a Score
     fn read(row: &[Self], kind: Kind, label: usize, buffer: &mut RowBuffer) -> Option<Outcome>;
+
+    /// The values as f32, if that is what they are: those have a faster way for narrow rows.
+    #[doc(hidden)]
+    fn as_f32(_values: &[Self]) -> Option<&[f32]> {
+        None
+    }
 }
 
 impl Score for f32 {
     fn read(row: &[Self], kind: Kind, label: usize, buffer: &mut RowBuffer) -> Option<Outcome> {
         buffer.read_f32(row, kind, label)
+    }
+
+    fn as_f32(values: &[Self]) -> Option<&[f32]> {
+        Some(values)
     }
 }
 
@@ -151,8 +162,23 @@ impl<'a, T: Score> Scores<'a, T> {
         classes: usize,
         mut visit: impl FnMut(usize, &[f32], &Outcome),
     ) -> std::result::Result<(), usize> {
+        let mut first = 0;
+        if let (Kind::Logits, Some(logits), ..=BLOCK) = (self.kind(), T::as_f32(self.values()), classes) {
+            let mut narrow = NarrowRows::new();
+            for (logits, labels) in logits.chunks_exact(classes * ROWS).zip(labels.chunks_exact(ROWS)) {
+                if !narrow.read(logits, classes, labels) {
+                    // One by one below, to find which.
+                    break;
+                }
+                for (r, (probs, outcome)) in narrow.probs.iter().zip(&narrow.outcomes).enumerate() {
+                    visit(first + r, probs, outcome);
+                }
+                first += ROWS;
+            }
+        }
         let mut buffer = RowBuffer::new(classes);
-        for (row, (scores, &label)) in self.values().chunks_exact(classes).zip(labels).enumerate() {
+        let rows = self.values().chunks_exact(classes).zip(labels).enumerate().skip(first);
+        for (row, (scores, &label)) in rows {
             let known = (label as usize) < classes;
             let read = known.then(|| T::read(scores, self.kind(), label as usize, &mut buffer)).flatten();
             let Some(outcome) = read else { return Err(row) };
