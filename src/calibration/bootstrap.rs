@@ -37,7 +37,8 @@ pub enum Method {
 ///
 /// Basic (reflected) bootstrap: with estimate t and the resamples' quantiles q, [2 t - q(97.5 %), 2 t - q(2.5 %)], cut to
 /// the metric's range (never below 0, `l2_debiased_sq` excepted). Resampled ECE is biased upwards, so the percentile
-/// interval would often lie wholly above the estimate; the reflected one undoes that.
+/// interval would often lie wholly above the estimate; the reflected one undoes that. The class-wise errors and the parts of
+/// the Brier score have no intervals here: each resample would go through all N C probabilities.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Intervals {
     /// Of `accuracy`.
@@ -70,6 +71,9 @@ pub struct Intervals {
     /// Of `l2_debiased_sq`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub l2_debiased_sq_ci95: Option<[f64; 2]>,
+    /// Of `aurc`; left out above 200,000 samples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aurc_ci95: Option<[f64; 2]>,
     /// How they were made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ci95_method: Option<Method>,
@@ -92,7 +96,7 @@ impl Cell {
 }
 
 /// The resampled quantities, in [`Intervals`]' order.
-type Statistics = [f64; 10];
+type Statistics = [f64; 11];
 
 /// Intervals of `metrics`. Up to [`LARGE_N`] samples their outcomes are given, in any order; above, only the sorted top-label
 /// pairs are looked at. Resample r draws from the stream (seed, [`Domain::Bootstrap`], r) over sorted samples, so neither
@@ -149,6 +153,7 @@ pub(super) fn intervals(mut outcomes: Vec<Outcome>, pairs: &[Pair], metrics: &Me
         mce_ci95: interval(7, Some(metrics.mce), FRACTION),
         ace_ci95: interval(8, metrics.ace, FRACTION),
         l2_debiased_sq_ci95: interval(9, metrics.l2_debiased_sq, [f64::NEG_INFINITY, f64::INFINITY]),
+        aurc_ci95: by_sample(10, metrics.aurc, FRACTION),
         ci95_method: Some(method),
     }
 }
@@ -232,7 +237,29 @@ fn statistics(cells: &[Cell], counts: &[u64], n: u64, options: &Options) -> Stat
         main.mce,
         by_mass.ece,
         main.l2_debiased_sq.unwrap_or(0.0),
+        if n as usize > LARGE_N { 0.0 } else { aurc(cells, counts, n) },
     ]
+}
+
+/// As [`super::adaptive::aurc`], of copies of sorted cells.
+fn aurc(cells: &[Cell], counts: &[u64], n: u64) -> f64 {
+    let (mut area, mut accepted, mut errors) = (0.0, 0.0, 0.0);
+    let mut before = cells.len();
+    for tied in cells.chunk_by(|a, b| a.confidence == b.confidence).rev() {
+        let copies = &counts[before - tied.len()..before];
+        before -= tied.len();
+        let of = |wrong: bool| -> u64 {
+            tied.iter().zip(copies).filter(|(cell, _)| !wrong || !cell.outcome.correct).map(|(_, copies)| copies).sum()
+        };
+        let (all, wrong) = (of(false), of(true));
+        let rate = wrong as f64 / all as f64;
+        for j in 1..=all {
+            area += (errors + j as f64 * rate) / (accepted + j as f64);
+        }
+        accepted += all as f64;
+        errors += wrong as f64;
+    }
+    area / n as f64
 }
 
 /// The q-quantile of sorted values, linear between neighbours.
@@ -269,6 +296,18 @@ impl TryRng for Bits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // .9 wrong twice and .5 right once, .5 wrong once: risks 1, 1, then (2 + 1/2) / 3 and 3/4 at the tie.
+    #[test]
+    fn the_aurc_of_copies_is_that_of_so_many_samples() {
+        let cell = |confidence: f32, correct| {
+            let outcome = Outcome { confidence, correct, top5: true, nll: 0.0, brier: 0.0 };
+            Cell::new(outcome, f64::from(confidence), Bins::STANDARD)
+        };
+        let cells = [cell(0.25, true), cell(0.5, false), cell(0.5, true), cell(0.75, true), cell(0.9, false)];
+        let found = aurc(&cells, &[0, 1, 1, 0, 2], 4);
+        assert!((found - (1.0 + 1.0 + 2.5 / 3.0 + 0.75) / 4.0).abs() < 1e-15, "{found}");
+    }
 
     #[test]
     fn quantiles_lie_between_neighbours() {

@@ -13,6 +13,21 @@
 //!
 //! What the scores are is said by the array's name or by the caller; else [`Predictions::open`] looks at the first chunk and
 //! [`Predictions::kind_is_a_guess`] is true: probabilities, if at least half of its rows add up to 1.
+//!
+//! ```
+//! use cigl::calibration::predictions::{Labels, Predictions};
+//! use cigl::calibration::{Evaluator, Options};
+//!
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("predictions.csv");
+//! std::fs::write(&path, "label,cat,dog\n0,0.9,0.1\n1,0.8,0.2\n1,0.4,0.6\n")?;
+//! let file = Predictions::open(&path, Labels::Inside, None)?;
+//! let mut evaluator = Evaluator::new(file.classes(), Options::default());
+//! file.evaluate(&mut evaluator)?;
+//! let metrics = evaluator.finish()?.metrics;
+//! assert!((metrics.ece - 1.3 / 3.0).abs() < 1e-6);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod array;
 mod csv;
