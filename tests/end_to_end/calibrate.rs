@@ -76,7 +76,7 @@ fn a_table_of_eight_samples_gives_the_numbers_by_hand() {
 fn a_recalibration_is_fitted_reported_saved_and_applied() {
     let folder = tempfile::tempdir().unwrap();
     let file = write(folder.path(), "probs.csv", PROBS);
-    let validation = write(folder.path(), "validation.csv", &PROBS.replace("0.05,0.95", "0.15,0.85"));
+    let validation = write(folder.path(), "validation.csv", &PROBS.replace("0.05,0.95", "0.06,0.94"));
     for (method, changes) in [("temperature", false), ("vector", true), ("histogram", true), ("isotonic", true)] {
         let saved = folder.path().join(format!("{method}.json"));
         let mut fit = calibrate(&file);

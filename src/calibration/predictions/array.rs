@@ -160,14 +160,6 @@ impl Array {
         Ok(())
     }
 
-    /// Checks, once all rows are read, that the file agrees: a checksum may be wrong at its end.
-    pub(super) fn finish(&mut self) -> Result<()> {
-        match self.read.read(&mut [0]) {
-            Ok(_) => Ok(()),
-            Err(e) => Err(self.unreadable(e)),
-        }
-    }
-
     fn fill(&mut self, bytes: usize) -> Result<()> {
         self.bytes.resize(bytes, 0);
         self.read.read_exact(&mut self.bytes).map_err(|e| self.unreadable(e))

@@ -286,8 +286,6 @@ impl Predictions {
                 let rows = most.min(usize::try_from(array.rows_left()).unwrap_or(most));
                 if rows > 0 {
                     array.read_scores(rows, &mut self.chunk.scores)?;
-                } else {
-                    array.finish()?;
                 }
                 rows
             }
@@ -364,7 +362,7 @@ impl LabelSource {
             LabelSource::None => return Ok(()),
             // Of a table it is not known before how many rows it has.
             LabelSource::Array(array) if array.rows_left() >= rows as u64 && (rows > 0 || array.rows_left() == 0) => {
-                return if rows > 0 { array.read_labels(rows, first, classes, out) } else { array.finish() };
+                return if rows > 0 { array.read_labels(rows, first, classes, out) } else { Ok(()) };
             }
             LabelSource::Array(array) => (scores, first + array.rows_left()),
             LabelSource::List { labels, .. }

@@ -185,7 +185,7 @@ fn files_longer_than_a_chunk_are_read_in_order() {
     let rows = CHUNK / 8 * 5 / 2;
     let scores: Vec<f32> = (0..rows).flat_map(|i| [i as f32, -1.0]).collect();
     let path = write(&folder, "a.npy", npy("<f4", &format!("{rows}, 2"), &f32s(&scores)));
-    let labels: Vec<u8> = (0..rows).map(|i| (i % 7 == 0).into()).collect();
+    let labels: Vec<u8> = (0..rows).map(|i| i.is_multiple_of(7).into()).collect();
     let labels = write(&folder, "l.npy", npy("|u1", &format!("{rows},"), &labels));
     let mut file = Predictions::open(&path, Labels::File(&labels), None).unwrap();
     let (mut seen, mut chunks) = (0, 0);
@@ -193,7 +193,7 @@ fn files_longer_than_a_chunk_are_read_in_order() {
         assert_eq!(chunk.first_row, seen);
         for (i, &label) in chunk.labels.iter().enumerate() {
             let row = seen + i as u64;
-            assert_eq!((chunk.scores.get(2 * i), label), (row as f64, u32::from(row % 7 == 0)));
+            assert_eq!((chunk.scores.get(2 * i), label), (row as f64, u32::from(row.is_multiple_of(7))));
         }
         seen += chunk.labels.len() as u64;
         chunks += 1;
