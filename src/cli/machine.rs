@@ -1,5 +1,6 @@
 //! What the machine has: threads, memory, disk, signals.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -20,12 +21,17 @@ use crate::error::{Error, Result};
 impl Machine {
     /// Sets the number of threads of everything that follows in this process.
     pub(super) fn use_threads(&self) -> Result<()> {
-        let Some(threads) = self.threads else { return Ok(()) };
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(threads.get())
-            .build_global()
-            .map_err(|e| Error::Resources(format!("{threads} threads could not be started: {e}")))
+        use_threads(self.threads)
     }
+}
+
+/// Sets the number of threads of everything that follows in this process, where one is given.
+pub(super) fn use_threads(threads: Option<NonZeroUsize>) -> Result<()> {
+    let Some(threads) = threads else { return Ok(()) };
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads.get())
+        .build_global()
+        .map_err(|e| Error::Resources(format!("{threads} threads could not be started: {e}")))
 }
 
 /// The backend of a device, in the device's own precision if none is given: f32 on the CPU, bf16 on a GPU.
