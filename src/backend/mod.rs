@@ -4,7 +4,7 @@
 //! trust the plan. Whatever differs from step to step (step number, learning rate) is in [`StepState`].
 
 pub mod cpu;
-pub(crate) mod cuda;
+pub mod cuda;
 #[cfg(test)]
 pub(crate) mod parity;
 mod precision;

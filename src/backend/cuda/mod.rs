@@ -24,7 +24,7 @@ mod weights;
 
 use std::collections::HashMap;
 
-use driver::{Driver, Graph};
+use driver::{Driver, Graph, card::Card, real::Real};
 use kernels::{Each, Floats, StepPointer, Tensor};
 use memory::Buffer;
 use weights::Layers;
@@ -34,6 +34,7 @@ use crate::backend::*;
 use crate::bitmask::BitMask;
 use crate::calibration::Histogram;
 use crate::data::Pixels;
+use crate::error::Error;
 use crate::shape::Shape;
 
 /// `Step` of step.cuh.
@@ -55,7 +56,7 @@ enum Replays {
 }
 
 /// The CUDA backend.
-pub(crate) struct Cuda {
+pub struct Cuda {
     precision: Precision,
     /// What spans and maps address.
     memory: Buffer,
@@ -72,6 +73,28 @@ pub(crate) struct Cuda {
 }
 
 impl Cuda {
+    /// The GPU with this number, from 0, without memory yet.
+    ///
+    /// # Errors
+    /// No driver, no such GPU, one that no embedded kernel fits and no compiler for another, or one whose memory is taken.
+    pub fn open(ordinal: usize, precision: Precision) -> Result<Self> {
+        Self::new(Box::new(Real::open(ordinal)?), precision)
+    }
+
+    /// How many GPUs there are.
+    ///
+    /// # Errors
+    /// Why CUDA cannot be used at all.
+    pub fn count() -> Result<usize> {
+        Card::count()
+    }
+
+    /// The same kernels on the CPU, run by the engine that proves them: slow, for tests.
+    #[cfg(simt)]
+    pub fn simt(precision: Precision) -> Result<Self> {
+        Self::new(Box::new(driver::simt::Simt::new(driver::simt::SCHEDULES[0])), precision)
+    }
+
     /// A backend on a device, without memory yet.
     pub(crate) fn new(mut driver: Box<dyn Driver>, precision: Precision) -> Result<Self> {
         let mut step = Buffer::default();
@@ -143,7 +166,14 @@ impl Backend for Cuda {
     }
 
     fn reserve(&mut self, len: usize) -> Result<()> {
-        if self.memory.reserve(self.driver.as_mut(), 4 * len)? {
+        let needed = |e| match e {
+            Error::Resources(why) => {
+                let mib = (4 * len).div_ceil(1 << 20);
+                Error::Resources(format!("{why}; parameters, state and activations of the largest plan take {mib} MiB"))
+            }
+            e => e,
+        };
+        if self.memory.reserve(self.driver.as_mut(), 4 * len).map_err(needed)? {
             self.forget_replays();
         }
         Ok(())
