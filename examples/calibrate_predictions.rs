@@ -31,7 +31,7 @@ fn predictions(n: usize, seed: u64) -> (Vec<f32>, Vec<u32>) {
 fn main() -> Result<()> {
     let (validation, validation_labels) = predictions(5_000, 1);
     let (mut test, labels) = predictions(5_000, 2);
-    let options = Options { intervals: true, seed: 0 };
+    let options = Options { intervals: true, seed: 0, ..Options::default() };
 
     let before = calibration::evaluate(Scores::Logits(&test), &labels, CLASSES, &options)?.metrics;
     let fitted = temperature::fit(&validation, &validation_labels, CLASSES)?;

@@ -1,11 +1,11 @@
 // Batch normalisation, with the residual addition and the ReLU that may follow: forward, by running statistics, and backward.
 //
-//   in, out      x, residual, y and their gradients: tensors (tensor.cuh) of one shape, an optional one absent when its address is 0; scale, shift, running statistics and their gradients f32 (channels);
-//                batch f32 (2, channels): the batch's mean and 1 / sqrt(variance + epsilon), written forward, read backward
-//   between      partial f32 (tiles, 2, 8 groups); coefficients f32 (3, 8 groups), what dx is a linear function with
-//   Passes       forward reads x twice and the residual once and writes y; backward reads x, dy and under ReLU the residual twice and
-//                writes dx and dresidual. Each has a first launch for the
-//                sums, one of a block a vector of channels that finishes them, and one that writes the map
+//   in, out      x, residual, y and their gradients: tensors (tensor.cuh) of one shape, one that is not wanted has address 0;
+//                scale, shift, running statistics and gradients of parameters f32 (channels); batch f32 (2, channels): the batch's
+//                mean and 1 / sqrt(variance + epsilon), written forward, read backward
+//   between      partial f32 (tiles, 2, 8 groups); coefficients f32 (3, 8 groups), those of dx as a function of dy and x
+//   Passes       forward reads x twice and the residual once and writes y; backward reads x, dy and, under ReLU, the residual twice
+//                and writes dx and dresidual. Three launches each: sums of tiles, their end, the map
 //   Work         one tile (channels.cuh) a block
 //   Precision    sums are of x less the channel's first value, which keeps the variance exact where the mean is far larger than
 //                the spread; up to 16 additions in f32, the rest in f64

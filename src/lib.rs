@@ -44,7 +44,7 @@
 //! | [`report`] | tables and plots |
 //! | [`config`] | an experiment as data: presets, files, keys |
 //! | [`data`] | the embedded sets, IDX, CIFAR, image folders; splits, augmentation, batches |
-//! | [`calibration`] | metrics, reliability, intervals, temperature: needs no network |
+//! | [`calibration`] | metrics, reliability, intervals, recalibration, files of predictions: needs no network |
 //! | [`sparse`] | densities, schedules, operation counts |
 //! | [`model`] | a network on a device: parameters, masks, plans |
 //! | [`nn`] | layers and networks, recorded on a graph |

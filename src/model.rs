@@ -2,6 +2,7 @@
 
 use crate::backend::{Backend, Effective, Map, Span, StepState, Weight};
 use crate::bitmask::BitMask;
+use crate::data::Pixels;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Mode, Parameter, ParameterId, Parameters, Role};
 use crate::nn::{Network, initial_values};
@@ -39,6 +40,24 @@ struct Recording {
     logits: Map,
     targets: Option<Map>,
     loss: Option<Span>,
+}
+
+/// A batch of images for training.
+#[derive(Clone, Copy, Debug)]
+pub enum Images<'a> {
+    /// As the network takes them, (N, C, H, W).
+    Values(&'a [f32]),
+    /// Still to be cut and normalised.
+    Pixels(&'a Pixels<'a>),
+}
+
+impl Images<'_> {
+    fn write(self, backend: &mut dyn Backend, to: Map) -> Result<()> {
+        match self {
+            Images::Values(values) => backend.write_map(to, values),
+            Images::Pixels(pixels) => backend.write_images(to, pixels),
+        }
+    }
 }
 
 /// What a training pass saw of its batch before the update.
@@ -248,10 +267,10 @@ impl Model {
         Ok(self.recordings.last().expect("one was just pushed"))
     }
 
-    /// Forward and backward on one batch: `images` (N, C, H, W), `targets` (N, classes). Leaves the gradients in place.
+    /// Forward and backward on one batch of `images`, with `targets` (N, classes). Leaves the gradients in place.
     ///
     /// Uses the effective weights in force. A loss that is not finite is an [`Error::Diverged`] naming step and layer.
-    pub fn train_pass(&mut self, images: &[f32], targets: &[f32], state: StepState) -> Result<BatchLoss> {
+    pub fn train_pass(&mut self, images: Images, targets: &[f32], state: StepState) -> Result<BatchLoss> {
         let batch = targets.len() / self.classes;
         self.recording(Mode::Train, batch)?;
         self.reserve()?;
@@ -265,12 +284,12 @@ impl Model {
             unreachable!("a training recording has targets and a loss")
         };
         backend.begin_step(state)?;
-        backend.write_map(recording.images, images)?;
+        images.write(backend, recording.images)?;
         backend.write_map(target_map, targets)?;
         recording.plan.run(backend)?;
         let seen = backend.read(loss)?;
         if !seen[0].is_finite() {
-            backend.write_map(recording.images, images)?;
+            images.write(backend, recording.images)?;
             backend.write_map(target_map, targets)?;
             let layer = recording.plan.first_non_finite(backend)?.unwrap_or_else(|| "the loss".into());
             return Err(Error::Diverged { loss: seen[0], step: u64::from(state.step), layer });

@@ -4,7 +4,7 @@
 //! trust the plan. Whatever differs from step to step (step number, learning rate) is in [`StepState`].
 
 pub mod cpu;
-pub(crate) mod cuda;
+pub mod cuda;
 #[cfg(test)]
 pub(crate) mod parity;
 mod precision;
@@ -12,6 +12,8 @@ mod precision;
 pub use precision::Precision;
 
 use crate::bitmask::BitMask;
+use crate::calibration::Histogram;
+use crate::data::Pixels;
 use crate::rng::Domain;
 use crate::{Result, Shape};
 
@@ -274,6 +276,10 @@ pub trait Backend: Send {
     fn read(&mut self, from: Span) -> Result<Vec<f32>>;
     /// Copies an activation in, from (N, C, H, W) order, rounded to the map's precision; the halo and padding images become 0.
     fn write_map(&mut self, to: Map, values: &[f32]) -> Result<()>;
+    /// Copies images in: what [`Backend::write_map`] does of [`Pixels::normalised`]. A device may cut, resize and normalise by itself.
+    fn write_images(&mut self, to: Map, images: &Pixels) -> Result<()> {
+        self.write_map(to, &images.normalised())
+    }
     /// Copies an activation out, in (N, C, H, W) order.
     fn read_map(&mut self, from: Map) -> Result<Vec<f32>>;
 
@@ -354,6 +360,15 @@ pub trait Backend: Send {
     fn softmax_cross_entropy(&mut self, logits: Map, targets: Map, loss: Span) -> Result<()>;
     /// dlogits = (softmax(logits) - t) / N, for targets that sum to 1.
     fn softmax_cross_entropy_grad(&mut self, logits: Map, targets: Map, dlogits: Sink<Map>) -> Result<()>;
+
+    /// What the logits (N, classes), f32, of a batch with these N labels say of accuracy, loss and calibration, in one pass over
+    /// them; equal to the bit on every device.
+    ///
+    /// # Errors
+    /// As [`Histogram::check`].
+    fn calibration_histogram(&mut self, logits: Map, labels: &[u32]) -> Result<Histogram> {
+        Histogram::of(&self.read_map(logits)?, labels, logits.shape.c)
+    }
 
     /// One SGD step of some parameters.
     fn sgd(&mut self, rule: Sgd, updates: &[Update]) -> Result<()>;

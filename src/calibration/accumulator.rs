@@ -2,61 +2,70 @@
 
 use std::collections::BTreeMap;
 
-use super::bins::Bins;
+use super::bins::{BinTable, Bins};
 use super::bootstrap::Intervals;
 use super::exact_sum::ExactSum;
 use super::metrics::{Gaps, Metrics};
+use super::one_vs_rest::{ClassTally, OneVsRest};
+use super::outcome::Outcome;
 use super::reliability::{Reliability, Tally};
-use super::scores::{Outcome, Scores};
+use super::scores::{Score, Scores};
 use crate::{Error, Result};
 
-/// Everything the metrics need of the samples seen so far, but for those that need their order ([`super::evaluate`]).
+/// Everything the metrics need of the samples seen so far, but for those that need their order ([`super::Evaluator`]).
 ///
 /// Memory is O(classes x bins). Only integers are added, so any order of the samples and any split into merged shards
-/// gives the same bits.
+/// gives the same bits. It takes 2^32 - 1 samples at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accumulator {
     classes: usize,
+    bins: BinTable,
+    paper_bins: BinTable,
     n: u64,
     correct: u64,
     top5: u64,
     nll: ExactSum,
     brier: ExactSum,
-    standard: Vec<Tally>,
+    binned: Vec<Tally>,
     paper: Vec<Tally>,
-    /// Row-major (classes, bins): class k's own probability against [y = k].
-    one_vs_rest: Vec<ClassTally>,
+    one_vs_rest: OneVsRest,
 }
 
-/// One bin of one class's probability p against [y = k].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct ClassTally {
-    n: u64,
-    positives: u64,
-    p: ExactSum,
-    p_squared: ExactSum,
-    p_of_positives: ExactSum,
-}
+/// Samples that [`Accumulator`] takes at most: what the 64-bit sums of a class hold.
+const MOST_SAMPLES: u64 = u32::MAX as u64;
 
 impl Accumulator {
-    /// An empty one for `classes` classes.
+    /// An empty one for `classes` classes and the usual 15 bins.
     pub fn new(classes: usize) -> Self {
+        Accumulator::with_bins(classes, Bins::STANDARD.count)
+    }
+
+    /// An empty one for `classes` classes and `count` equal-width bins (lo, hi], at least 1. `ece_10` has its own ten.
+    pub fn with_bins(classes: usize, count: usize) -> Self {
+        let bins = Bins { count: count.max(1), ..Bins::STANDARD };
         Accumulator {
             classes,
+            bins: BinTable::new(bins),
+            paper_bins: BinTable::new(Bins::PAPER),
             n: 0,
             correct: 0,
             top5: 0,
             nll: ExactSum::default(),
             brier: ExactSum::default(),
-            standard: vec![Tally::default(); Bins::STANDARD.count],
+            binned: vec![Tally::default(); bins.count],
             paper: vec![Tally::default(); Bins::PAPER.count],
-            one_vs_rest: vec![ClassTally::default(); classes * Bins::STANDARD.count],
+            one_vs_rest: OneVsRest::new(classes, bins),
         }
     }
 
     /// Number of samples seen.
     pub fn n(&self) -> u64 {
         self.n
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.classes
     }
 
     /// Adds a batch of logits, row-major (N, C), and its N labels.
@@ -78,67 +87,57 @@ impl Accumulator {
     /// Adds a batch of either kind.
     ///
     /// # Errors
-    /// See [`Scores::check`]; nothing was added then.
-    pub fn add(&mut self, scores: Scores, labels: &[u32]) -> Result<()> {
+    /// See [`Scores::check`]; also beyond 2^32 - 1 samples. Nothing was added then.
+    pub fn add<T: Score>(&mut self, scores: Scores<T>, labels: &[u32]) -> Result<()> {
         scores.check(labels, self.classes)?;
-        scores.for_each(labels, self.classes, |row, probs, outcome| self.add_row(probs, labels[row], &outcome));
+        check_room(self.n + labels.len() as u64)?;
+        let added = scores.for_each(labels, self.classes, |row, probs, outcome| {
+            self.add_row(probs, labels[row], outcome);
+        });
+        debug_assert!(added.is_ok(), "every row was checked");
         Ok(())
     }
 
+    /// Adds one sample; `probs` may be padded with zeros.
     pub(super) fn add_row(&mut self, probs: &[f32], label: u32, outcome: &Outcome) {
         self.n += 1;
         self.correct += u64::from(outcome.correct);
         self.top5 += u64::from(outcome.top5);
         self.nll.add(outcome.nll);
         self.brier.add(outcome.brier);
-        self.standard[Bins::STANDARD.index(outcome.confidence)].add(outcome.confidence, outcome.correct);
-        self.paper[Bins::PAPER.index(outcome.confidence)].add(outcome.confidence, outcome.correct);
-        for ((k, &p), bins) in probs.iter().enumerate().zip(self.one_vs_rest.chunks_exact_mut(Bins::STANDARD.count)) {
-            let tally = &mut bins[Bins::STANDARD.index(p)];
-            let p = f64::from(p);
-            tally.n += 1;
-            tally.p.add(p);
-            tally.p_squared.add(p * p);
-            if k == label as usize {
-                tally.positives += 1;
-                tally.p_of_positives.add(p);
-            }
-        }
+        self.binned[self.bins.index(outcome.confidence)].add(outcome.confidence, outcome.correct);
+        self.paper[self.paper_bins.index(outcome.confidence)].add(outcome.confidence, outcome.correct);
+        self.one_vs_rest.add(probs, label as usize);
     }
 
     /// Adds the samples another one has seen.
     ///
     /// # Errors
-    /// [`Error::Shape`] when it is for another number of classes.
+    /// [`Error::Shape`] when it is for another number of classes or bins, and beyond 2^32 - 1 samples.
     pub fn merge(&mut self, other: &Accumulator) -> Result<()> {
+        let fail = |detail| Err(Error::shape("calibration", detail));
         if self.classes != other.classes {
-            let detail = format!("cannot merge {} classes into {}", other.classes, self.classes);
-            return Err(Error::shape("calibration", detail));
+            return fail(format!("cannot merge {} classes into {}", other.classes, self.classes));
         }
+        if self.bins != other.bins {
+            return fail(format!("cannot merge {} into {}", other.bins.bins, self.bins.bins));
+        }
+        check_room(self.n + other.n)?;
         self.n += other.n;
         self.correct += other.correct;
         self.top5 += other.top5;
         self.nll += other.nll;
         self.brier += other.brier;
-        for (ours, theirs) in self.standard.iter_mut().zip(&other.standard) {
+        for (ours, theirs) in self.binned.iter_mut().zip(&other.binned).chain(self.paper.iter_mut().zip(&other.paper)) {
             ours.merge(theirs);
         }
-        for (ours, theirs) in self.paper.iter_mut().zip(&other.paper) {
-            ours.merge(theirs);
-        }
-        for (ours, theirs) in self.one_vs_rest.iter_mut().zip(&other.one_vs_rest) {
-            ours.n += theirs.n;
-            ours.positives += theirs.positives;
-            ours.p += theirs.p;
-            ours.p_squared += theirs.p_squared;
-            ours.p_of_positives += theirs.p_of_positives;
-        }
+        self.one_vs_rest.merge(&other.one_vs_rest);
         Ok(())
     }
 
-    /// Accuracy and confidence of each of the 15 bins.
+    /// Accuracy and confidence of each bin.
     pub fn reliability(&self) -> Reliability {
-        Reliability::new(Bins::STANDARD, &self.standard)
+        Reliability::new(self.bins.bins, &self.binned)
     }
 
     /// Every metric that needs no order: all but `ace`, `tace`, `aurc` and the intervals.
@@ -151,7 +150,7 @@ impl Accumulator {
         }
         let mean = |sum: f64| sum / self.n as f64;
         let gaps = |tallies: &[Tally]| Gaps::of(tallies.iter().map(|t| (t.n, t.correct, t.surplus())));
-        let (standard, paper) = (gaps(&self.standard), gaps(&self.paper));
+        let (binned, paper) = (gaps(&self.binned), gaps(&self.paper));
         let parts = self.brier_parts();
         Ok(Metrics {
             n: self.n,
@@ -164,23 +163,24 @@ impl Accumulator {
             brier_resolution: parts.resolution,
             brier_uncertainty: parts.uncertainty,
             brier_within_bin: parts.within_bin,
-            ece: standard.ece,
+            ece: binned.ece,
             ece_10: paper.ece,
-            rmsce: standard.rmsce,
-            mce: standard.mce,
+            rmsce: binned.rmsce,
+            mce: binned.mce,
             ace: None,
             class_ece: self.class_ece(),
             tace: None,
-            l2_debiased_sq: standard.l2_debiased_sq,
+            l2_debiased_sq: binned.l2_debiased_sq,
             aurc: None,
-            binning: binning(standard.l2_debiased_sq.is_some()),
+            binning: self.binning(binned.l2_debiased_sq.is_some()),
             intervals: Intervals::default(),
         })
     }
 
     /// Mean over the classes of the binary ECE of p_k against [y = k].
     fn class_ece(&self) -> f64 {
-        let total: f64 = self.one_vs_rest.iter().map(|tally| tally.p.below(tally.positives).abs()).sum();
+        let error = |bins: Vec<ClassTally>| bins.iter().map(|t| t.p().below(t.positives).abs()).sum::<f64>();
+        let total: f64 = self.one_vs_rest.classes().map(error).sum();
         total / self.n as f64 / self.classes as f64
     }
 
@@ -189,14 +189,14 @@ impl Accumulator {
     fn brier_parts(&self) -> BrierParts {
         let mut parts = BrierParts::default();
         let n = self.n as f64;
-        for bins in self.one_vs_rest.chunks_exact(Bins::STANDARD.count) {
+        for bins in self.one_vs_rest.classes() {
             let base_rate = bins.iter().map(|tally| tally.positives).sum::<u64>() as f64 / n;
             parts.uncertainty += base_rate * (1.0 - base_rate);
             for tally in bins.iter().filter(|tally| tally.n > 0) {
                 let weight = tally.n as f64 / n;
-                let (rate, forecast) = (tally.positives as f64 / tally.n as f64, tally.p.value() / tally.n as f64);
-                let mean_square = tally.p_squared.value() / tally.n as f64;
-                let mean_product = tally.p_of_positives.value() / tally.n as f64;
+                let (rate, forecast) = (tally.positives as f64 / tally.n as f64, tally.p().value() / tally.n as f64);
+                let mean_square = tally.p_squared().value() / tally.n as f64;
+                let mean_product = tally.p_of_positives().value() / tally.n as f64;
                 parts.reliability += weight * (forecast - rate).powi(2);
                 parts.resolution += weight * (rate - base_rate).powi(2);
                 let (variance, covariance) = (mean_square - forecast * forecast, mean_product - forecast * rate);
@@ -205,22 +205,30 @@ impl Accumulator {
         }
         parts
     }
+
+    /// What [`Metrics::binning`] says of the errors that need no order.
+    fn binning(&self, debiased: bool) -> BTreeMap<String, String> {
+        let (bins, paper) = (self.bins.bins, Bins::PAPER);
+        let mut binning = BTreeMap::from([
+            ("ece".into(), format!("{bins}, l1")),
+            ("ece_10".into(), format!("{paper}, l1")),
+            ("rmsce".into(), format!("{bins}, l2")),
+            ("mce".into(), format!("{bins}, max")),
+            ("class_ece".into(), format!("{bins} of each class's probability, l1")),
+        ]);
+        if debiased {
+            binning.insert("l2_debiased_sq".into(), format!("{bins}, l2 squared"));
+        }
+        binning
+    }
 }
 
-/// What [`Metrics::binning`] says of the errors that need no order.
-fn binning(debiased: bool) -> BTreeMap<String, String> {
-    let (standard, paper) = (Bins::STANDARD, Bins::PAPER);
-    let mut binning = BTreeMap::from([
-        ("ece".into(), format!("{standard}, l1")),
-        ("ece_10".into(), format!("{paper}, l1")),
-        ("rmsce".into(), format!("{standard}, l2")),
-        ("mce".into(), format!("{standard}, max")),
-        ("class_ece".into(), format!("{standard} of each class's probability, l1")),
-    ]);
-    if debiased {
-        binning.insert("l2_debiased_sq".into(), format!("{standard}, l2 squared"));
+/// Whether so many samples can be held.
+fn check_room(samples: u64) -> Result<()> {
+    if samples > MOST_SAMPLES {
+        return Err(Error::shape("calibration", format!("{samples} samples, expected at most {MOST_SAMPLES}")));
     }
-    binning
+    Ok(())
 }
 
 #[derive(Default)]
@@ -287,6 +295,8 @@ mod tests {
     fn merging_another_number_of_classes_is_an_error() {
         let message = Accumulator::new(10).merge(&Accumulator::new(3)).unwrap_err().to_string();
         assert!(message.contains("3 classes into 10"), "{message}");
+        let message = Accumulator::new(3).merge(&Accumulator::with_bins(3, 20)).unwrap_err().to_string();
+        assert!(message.contains("20 equal-width bins"), "{message}");
     }
 
     #[test]

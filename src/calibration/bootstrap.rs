@@ -5,10 +5,11 @@ use rand_distr::{Binomial, Distribution};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::adaptive::equal_mass_gaps;
+use super::adaptive::{Pair, equal_mass_bins};
 use super::bins::Bins;
+use super::evaluator::{Options, Scheme};
 use super::metrics::{Gaps, Metrics};
-use super::scores::Outcome;
+use super::outcome::Outcome;
 use crate::rng::{Domain, Stream};
 
 /// Number of resamples.
@@ -36,7 +37,8 @@ pub enum Method {
 ///
 /// Basic (reflected) bootstrap: with estimate t and the resamples' quantiles q, [2 t - q(97.5 %), 2 t - q(2.5 %)], cut to
 /// the metric's range (never below 0, `l2_debiased_sq` excepted). Resampled ECE is biased upwards, so the percentile
-/// interval would often lie wholly above the estimate; the reflected one undoes that.
+/// interval would often lie wholly above the estimate; the reflected one undoes that. The class-wise errors and the parts of
+/// the Brier score have no intervals here: each resample would go through all N C probabilities.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Intervals {
     /// Of `accuracy`.
@@ -69,6 +71,9 @@ pub struct Intervals {
     /// Of `l2_debiased_sq`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub l2_debiased_sq_ci95: Option<[f64; 2]>,
+    /// Of `aurc`; left out above 200,000 samples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aurc_ci95: Option<[f64; 2]>,
     /// How they were made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ci95_method: Option<Method>,
@@ -79,52 +84,55 @@ pub struct Intervals {
 struct Cell {
     outcome: Outcome,
     confidence: f64,
-    standard: usize,
+    bin: usize,
     paper: usize,
 }
 
 impl Cell {
-    fn new(outcome: Outcome, confidence: f64) -> Self {
+    fn new(outcome: Outcome, confidence: f64, bins: Bins) -> Self {
         let rounded = confidence as f32;
-        Cell { outcome, confidence, standard: Bins::STANDARD.index(rounded), paper: Bins::PAPER.index(rounded) }
+        Cell { outcome, confidence, bin: bins.index(rounded), paper: Bins::PAPER.index(rounded) }
     }
 }
 
 /// The resampled quantities, in [`Intervals`]' order.
-type Statistics = [f64; 10];
+type Statistics = [f64; 11];
 
-/// Intervals of `metrics`, whose samples' outcomes are given in any order. Resample r draws from the stream (seed,
-/// [`Domain::Bootstrap`], r) over the sorted outcomes, so neither their order nor the thread count changes a bit.
-pub(super) fn intervals(mut outcomes: Vec<Outcome>, metrics: &Metrics, seed: u64) -> Intervals {
-    outcomes.sort_unstable_by(|a, b| {
-        (a.confidence.total_cmp(&b.confidence))
-            .then(a.correct.cmp(&b.correct))
-            .then(a.nll.total_cmp(&b.nll))
-            .then(a.brier.total_cmp(&b.brier))
-            .then(a.top5.cmp(&b.top5))
-    });
-    let method = if outcomes.len() > LARGE_N { Method::Multinomial } else { Method::Samples };
+/// Intervals of `metrics`. Up to [`LARGE_N`] samples their outcomes are given, in any order; above, only the sorted top-label
+/// pairs are looked at. Resample r draws from the stream (seed, [`Domain::Bootstrap`], r) over sorted samples, so neither
+/// their order nor the thread count changes a bit.
+pub(super) fn intervals(mut outcomes: Vec<Outcome>, pairs: &[Pair], metrics: &Metrics, options: &Options) -> Intervals {
+    let bins = Bins { count: options.bins, ..Bins::STANDARD };
+    let method = if pairs.len() > LARGE_N { Method::Multinomial } else { Method::Samples };
     let (cells, counts) = match method {
-        Method::Samples => (outcomes.iter().map(|o| Cell::new(*o, f64::from(o.confidence))).collect(), Vec::new()),
-        Method::Multinomial => confidence_cells(&outcomes),
+        Method::Samples => {
+            outcomes.sort_unstable_by(|a, b| {
+                (a.confidence.total_cmp(&b.confidence))
+                    .then(a.correct.cmp(&b.correct))
+                    .then(a.nll.total_cmp(&b.nll))
+                    .then(a.brier.total_cmp(&b.brier))
+                    .then(a.top5.cmp(&b.top5))
+            });
+            let cells: Vec<Cell> = outcomes.iter().map(|o| Cell::new(*o, f64::from(o.confidence), bins)).collect();
+            let counts = vec![1; cells.len()];
+            (cells, counts)
+        }
+        Method::Multinomial => confidence_cells(pairs, bins),
     };
-    let n = outcomes.len() as u64;
+    let n = pairs.len() as u64;
     let resamples: Vec<Statistics> = (0..RESAMPLES)
         .into_par_iter()
         .map(|r| {
-            let mut stream = Stream::new(seed, Domain::Bootstrap, r, 0);
+            let mut stream = Stream::new(options.seed, Domain::Bootstrap, r, 0);
             let drawn = match method {
                 Method::Samples => draw_samples(cells.len(), &mut stream),
                 Method::Multinomial => draw_multinomial(&counts, n, stream),
             };
-            statistics(&cells, &drawn, n)
+            statistics(&cells, &drawn, n, options)
         })
         .collect();
     // Of the cells themselves, since resamples scatter around that: equal to the metrics when a cell is a sample.
-    let centre = match method {
-        Method::Samples => statistics(&cells, &vec![1; cells.len()], n),
-        Method::Multinomial => statistics(&cells, &counts, n),
-    };
+    let centre = statistics(&cells, &counts, n, options);
     let interval = |at: usize, estimate: Option<f64>, range: [f64; 2]| {
         let mut drawn: Vec<f64> = resamples.iter().map(|statistics| statistics[at]).collect();
         drawn.sort_unstable_by(f64::total_cmp);
@@ -145,21 +153,26 @@ pub(super) fn intervals(mut outcomes: Vec<Outcome>, metrics: &Metrics, seed: u64
         mce_ci95: interval(7, Some(metrics.mce), FRACTION),
         ace_ci95: interval(8, metrics.ace, FRACTION),
         l2_debiased_sq_ci95: interval(9, metrics.l2_debiased_sq, [f64::NEG_INFINITY, f64::INFINITY]),
+        aurc_ci95: by_sample(10, metrics.aurc, FRACTION),
         ci95_method: Some(method),
     }
 }
 
-/// Sums up sorted outcomes by (confidence cell, correct): each cell at its mean confidence, and the cells' counts.
-fn confidence_cells(outcomes: &[Outcome]) -> (Vec<Cell>, Vec<u64>) {
-    let cell_of = |o: &Outcome| ((o.confidence * CELLS as f32) as usize).min(CELLS - 1);
+/// Sums up sorted pairs by (confidence cell, correct): each cell at its mean confidence, and the cells' counts.
+fn confidence_cells(pairs: &[Pair], bins: Bins) -> (Vec<Cell>, Vec<u64>) {
+    let cell_of = |pair: &Pair| ((pair.probability() * CELLS as f32) as usize).min(CELLS - 1);
     let (mut cells, mut counts) = (Vec::new(), Vec::new());
-    for group in outcomes.chunk_by(|a, b| cell_of(a) == cell_of(b)) {
+    for group in pairs.chunk_by(|a, b| cell_of(a) == cell_of(b)) {
         for correct in [false, true] {
-            let members = || group.iter().filter(|o| o.correct == correct);
-            let Some(first) = members().next() else { continue };
+            let members = || group.iter().filter(|pair| pair.hit() == correct);
             let count = members().count();
-            let mean = members().map(|o| f64::from(o.confidence)).sum::<f64>() / count as f64;
-            cells.push(Cell::new(*first, mean));
+            if count == 0 {
+                continue;
+            }
+            let mean = members().map(|pair| f64::from(pair.probability())).sum::<f64>() / count as f64;
+            // What is not a function of (confidence, correct) is left out of the intervals.
+            let outcome = Outcome { confidence: mean as f32, correct, top5: false, nll: 0.0, brier: 0.0 };
+            cells.push(Cell::new(outcome, mean, bins));
             counts.push(count as u64);
         }
     }
@@ -191,14 +204,14 @@ fn draw_multinomial(counts: &[u64], n: u64, stream: Stream) -> Vec<u64> {
 }
 
 /// The metrics of a resample: `counts[i]` copies of cell i, `n` in all.
-fn statistics(cells: &[Cell], counts: &[u64], n: u64) -> Statistics {
-    let mut standard = [(0u64, 0u64, 0f64); Bins::STANDARD.count];
+fn statistics(cells: &[Cell], counts: &[u64], n: u64, options: &Options) -> Statistics {
+    let mut binned = vec![(0u64, 0u64, 0f64); options.bins];
     let mut paper = [(0u64, 0u64, 0f64); Bins::PAPER.count];
     let (mut correct, mut top5, mut nll, mut brier) = (0, 0, 0.0, 0.0);
     for (cell, &copies) in cells.iter().zip(counts).filter(|(_, copies)| **copies > 0) {
         let hits = if cell.outcome.correct { copies } else { 0 };
         let surplus = hits as f64 - copies as f64 * cell.confidence;
-        for bin in [&mut standard[cell.standard], &mut paper[cell.paper]] {
+        for bin in [&mut binned[cell.bin], &mut paper[cell.paper]] {
             *bin = (bin.0 + copies, bin.1 + hits, bin.2 + surplus);
         }
         correct += hits;
@@ -207,21 +220,46 @@ fn statistics(cells: &[Cell], counts: &[u64], n: u64) -> Statistics {
         brier += copies as f64 * cell.outcome.brier;
     }
     let sorted = cells.iter().zip(counts).map(|(cell, &copies)| (cell.confidence, cell.outcome.correct, copies));
-    let ace = equal_mass_gaps(sorted, n);
-    let (standard, paper) = (Gaps::of(standard.into_iter()), Gaps::of(paper.into_iter()));
+    let by_mass = Gaps::of(equal_mass_bins(sorted, n, options.bins).into_iter());
+    let main = match options.scheme {
+        Scheme::Width => Gaps::of(binned.into_iter()),
+        Scheme::Mass => by_mass,
+    };
     let mean = |sum: f64| sum / n as f64;
     [
         mean(correct as f64),
         mean(top5 as f64),
         mean(nll),
         mean(brier),
-        standard.ece,
-        paper.ece,
-        standard.rmsce,
-        standard.mce,
-        mean(ace),
-        standard.l2_debiased_sq.unwrap_or(0.0),
+        main.ece,
+        Gaps::of(paper.into_iter()).ece,
+        main.rmsce,
+        main.mce,
+        by_mass.ece,
+        main.l2_debiased_sq.unwrap_or(0.0),
+        if n as usize > LARGE_N { 0.0 } else { aurc(cells, counts, n) },
     ]
+}
+
+/// As [`super::adaptive::aurc`], of copies of sorted cells.
+fn aurc(cells: &[Cell], counts: &[u64], n: u64) -> f64 {
+    let (mut area, mut accepted, mut errors) = (0.0, 0.0, 0.0);
+    let mut before = cells.len();
+    for tied in cells.chunk_by(|a, b| a.confidence == b.confidence).rev() {
+        let copies = &counts[before - tied.len()..before];
+        before -= tied.len();
+        let of = |wrong: bool| -> u64 {
+            tied.iter().zip(copies).filter(|(cell, _)| !wrong || !cell.outcome.correct).map(|(_, copies)| copies).sum()
+        };
+        let (all, wrong) = (of(false), of(true));
+        let rate = wrong as f64 / all as f64;
+        for j in 1..=all {
+            area += (errors + j as f64 * rate) / (accepted + j as f64);
+        }
+        accepted += all as f64;
+        errors += wrong as f64;
+    }
+    area / n as f64
 }
 
 /// The q-quantile of sorted values, linear between neighbours.
@@ -258,6 +296,18 @@ impl TryRng for Bits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // .9 wrong twice and .5 right once, .5 wrong once: risks 1, 1, then (2 + 1/2) / 3 and 3/4 at the tie.
+    #[test]
+    fn the_aurc_of_copies_is_that_of_so_many_samples() {
+        let cell = |confidence: f32, correct| {
+            let outcome = Outcome { confidence, correct, top5: true, nll: 0.0, brier: 0.0 };
+            Cell::new(outcome, f64::from(confidence), Bins::STANDARD)
+        };
+        let cells = [cell(0.25, true), cell(0.5, false), cell(0.5, true), cell(0.75, true), cell(0.9, false)];
+        let found = aurc(&cells, &[0, 1, 1, 0, 2], 4);
+        assert!((found - (1.0 + 1.0 + 2.5 / 3.0 + 0.75) / 4.0).abs() < 1e-15, "{found}");
+    }
 
     #[test]
     fn quantiles_lie_between_neighbours() {

@@ -8,6 +8,17 @@ const SCALE: f64 = 4_294_967_296.0;
 /// A term from here on counts as infinite: no loss means anything at 10^12, and 2^55 smaller ones cannot overflow.
 const LARGEST: f64 = 1_099_511_627_776.0;
 
+/// Terms up to this size take the short way of [`units`].
+const SMALL: f64 = 524_288.0;
+
+/// A term below [`SMALL`] in units, rounded to the nearest, ties to even, in one addition: numbers around 1.5 x 2^20 are
+/// multiples of 2^-32, and as bits they count up by one from each to the next.
+#[inline(always)]
+pub(super) fn units(term: f64) -> i64 {
+    const ANCHOR: f64 = 1_572_864.0;
+    (term + ANCHOR).to_bits().wrapping_sub(ANCHOR.to_bits()) as i64
+}
+
 /// A sum of terms, each rounded once to a multiple of 2^-32 and then added as an integer; infinities are counted apart.
 ///
 /// Any order and any split into shards gives the same bits. The rounding moves a mean by 1.2e-10 at most. A device may keep
@@ -19,9 +30,16 @@ pub struct ExactSum {
 }
 
 impl ExactSum {
+    /// A sum that somebody else made: of its finite terms in multiples of 2^-32, and the number of infinite ones.
+    pub(super) fn of_units(units: u64, infinite: u64) -> Self {
+        ExactSum { units: units.into(), infinite }
+    }
+
     /// Adds a term that is not NaN and not below -2^40; from 2^40 on it counts as infinite.
     pub fn add(&mut self, term: f64) {
-        if term < LARGEST {
+        if term.abs() < SMALL {
+            self.units += i128::from(units(term));
+        } else if term < LARGEST {
             self.units += (term * SCALE).round_ties_even() as i128;
         } else {
             self.infinite += 1;
@@ -41,6 +59,11 @@ impl ExactSum {
     /// `count` minus the sum of the finite terms, exact until the last rounding: a bin's correct ones less its confidences.
     pub fn below(self, count: u64) -> f64 {
         (((i128::from(count)) << 32) - self.units) as f64 / SCALE
+    }
+
+    /// A sum of so many units, none infinite.
+    pub(super) fn from_units(units: u64) -> Self {
+        ExactSum { units: i128::from(units), infinite: 0 }
     }
 
     fn finite(self) -> f64 {
@@ -66,6 +89,17 @@ mod tests {
             sum.add(term);
         }
         assert_eq!(sum.value(), 0.25 + 1.0 / SCALE);
+    }
+
+    #[test]
+    fn the_short_way_rounds_to_the_nearest_unit_and_ties_to_even() {
+        let unit = 1.0 / SCALE;
+        for (term, expected) in
+            [(0.5, 0), (1.5, 2), (2.5, 2), (-0.5, 0), (-1.5, -2), (0.49, 0), (0.51, 1), (4_294_967_296.0, 1 << 32)]
+        {
+            assert_eq!(units(term * unit), expected, "{term} units");
+        }
+        assert_eq!([units(SMALL - unit), units(unit - SMALL)], [(1 << 51) - 1, 1 - (1 << 51)]);
     }
 
     #[test]

@@ -8,7 +8,8 @@ use super::bootstrap::Intervals;
 
 /// Metrics of N samples and C classes, all fractions. A key that does not exist for the data is left out, never 0.
 ///
-/// Unless a field says otherwise: top-label confidence, 15 equal-width bins (lo, hi], absolute gaps weighted by n_b / N.
+/// Unless a field or [`Metrics::binning`] says otherwise: top-label confidence, 15 equal-width bins (lo, hi], absolute gaps
+/// weighted by n_b / N.
 /// ECE falls when accuracy collapses, so print it with accuracy and NLL beside it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
@@ -65,6 +66,21 @@ pub struct Metrics {
     /// 95 % intervals, where asked for: keys `..._ci95`, and none where not.
     #[serde(flatten, default)]
     pub intervals: Intervals,
+}
+
+impl Metrics {
+    /// Takes the errors that depend on the scheme from other bins, stated as `bins`.
+    pub(super) fn use_gaps(&mut self, gaps: Gaps, bins: &str) {
+        (self.ece, self.rmsce, self.mce) = (gaps.ece, gaps.rmsce, gaps.mce);
+        self.l2_debiased_sq = gaps.l2_debiased_sq;
+        for (key, norm) in [("ece", "l1"), ("rmsce", "l2"), ("mce", "max")] {
+            self.binning.insert(key.into(), format!("{bins}, {norm}"));
+        }
+        match gaps.l2_debiased_sq {
+            Some(_) => self.binning.insert("l2_debiased_sq".into(), format!("{bins}, l2 squared")),
+            None => self.binning.remove("l2_debiased_sq"),
+        };
+    }
 }
 
 /// The errors that are functions of the bins' gaps alone.

@@ -3,12 +3,16 @@
 //! * [`Accumulator`] takes logits or probabilities batch by batch, in any order, and can be merged with others: accuracy,
 //!   NLL, Brier score, ECE and its relatives, in O(classes x bins) memory. Its results are equal to the last bit however
 //!   the samples were ordered or split.
-//! * [`evaluate`] takes all samples at once and adds what needs their order (equal-mass bins, the risk-coverage curve) and
-//!   95 % bootstrap intervals.
+//! * [`Histogram`] is what a device adds up in one pass over its logits: accuracy, NLL, Brier score and ECE.
+//! * [`Evaluator`] does the same on all cores and adds what needs the samples' order (equal-mass bins, the risk-coverage
+//!   curve), 95 % bootstrap intervals and ECE against the number of bins. [`evaluate`] is that in one call.
 //! * [`Reliability`] is the reliability diagram's data; `report::plot` draws it.
-//! * [`temperature`] fits one scalar on validation data to mend over-confidence.
+//! * [`Recalibrator`] mends over-confidence after training: temperature, vector scaling, histogram binning, isotonic
+//!   regression, each fitted on validation predictions.
+//! * [`Separation`] says how well confidence tells one set from another: AUROC, AUPR, FPR at 95 % TPR.
+//! * [`predictions`] reads files of predictions from any framework, chunk by chunk.
 //!
-//! N samples, C classes; scores are row-major (N, C) f32, labels u32 below C. The prediction is the lowest index among the
+//! N samples, C classes; scores are row-major (N, C) f32 or f64, labels u32 below C. The prediction is the lowest index among the
 //! maxima, its probability the confidence. All metrics are fractions; [`Metrics`] defines each.
 //!
 //! ECE is biased upwards in small samples: a perfectly calibrated model with uniform confidences shows .125 at n = 100,
@@ -30,74 +34,48 @@
 
 mod accumulator;
 mod adaptive;
+mod bin_sweep;
 mod bins;
 mod bootstrap;
+mod evaluator;
 mod exact_sum;
+mod histogram;
 mod metrics;
+mod narrow_rows;
+mod one_vs_rest;
+mod outcome;
+pub mod predictions;
+pub mod recalibration;
 mod reliability;
 mod scores;
+mod separation;
 pub mod softmax;
 pub mod temperature;
 
-use serde::{Deserialize, Serialize};
-
 pub use accumulator::Accumulator;
+pub use bin_sweep::BinCount;
 pub use bins::{Bins, Closed};
 pub use bootstrap::{Intervals, LARGE_N, Method, RESAMPLES};
+pub use evaluator::{Evaluation, Evaluator, Options, Scheme, TACE_PAIRS};
 pub use exact_sum::ExactSum;
+pub use histogram::{Histogram, LARGEST_LOSS, WORDS};
 pub use metrics::Metrics;
+pub use outcome::Outcome;
+pub use recalibration::Recalibrator;
 pub use reliability::{Bin, Reliability};
-pub use scores::{Outcome, Scores};
+pub use scores::{Kind, Score, Scores};
+pub use separation::{Confidences, Separation};
 
 use crate::Result;
 
-/// What [`evaluate`] computes beyond the point estimates.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Options {
-    /// Whether to add 95 % bootstrap intervals.
-    pub intervals: bool,
-    /// Their seed.
-    pub seed: u64,
-}
-
-/// Metrics and the reliability diagram's data of one set of predictions.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Evaluation {
-    /// Every metric.
-    pub metrics: Metrics,
-    /// Accuracy and confidence of the 15 bins behind `metrics.ece`.
-    pub reliability: Reliability,
-}
-
-/// Evaluates N samples at once. Memory is O(N C) for logits, O(N) beyond the input for probabilities.
+/// Evaluates N samples at once, on all cores: an [`Evaluator`] with a single batch.
 ///
 /// # Errors
 /// See [`Scores::check`]; also when there are no samples.
-pub fn evaluate(scores: Scores, labels: &[u32], classes: usize, options: &Options) -> Result<Evaluation> {
-    scores.check(labels, classes)?;
-    let mut accumulator = Accumulator::new(classes);
-    let mut outcomes = Vec::with_capacity(labels.len());
-    let mut softmaxes = Vec::new();
-    scores.for_each(labels, classes, |row, probs, outcome| {
-        accumulator.add_row(probs, labels[row], &outcome);
-        outcomes.push(outcome);
-        if let Scores::Logits(_) = scores {
-            softmaxes.extend_from_slice(probs);
-        }
-    });
-    let probs = if let Scores::Probs(given) = scores { given } else { &softmaxes };
-
-    let mut metrics = accumulator.metrics()?;
-    let mut sorted: Vec<(f32, bool)> = outcomes.iter().map(|o| (o.confidence, o.correct)).collect();
-    sorted.sort_unstable_by(adaptive::by_confidence);
-    metrics.ace = Some(adaptive::ace(&sorted));
-    metrics.tace = Some(adaptive::tace(probs, labels, classes));
-    metrics.aurc = Some(adaptive::aurc(&sorted));
-    metrics.binning.extend(adaptive::binning());
-    if options.intervals {
-        metrics.intervals = bootstrap::intervals(outcomes, &metrics, options.seed);
-    }
-    Ok(Evaluation { metrics, reliability: accumulator.reliability() })
+pub fn evaluate<T: Score>(scores: Scores<T>, labels: &[u32], classes: usize, options: &Options) -> Result<Evaluation> {
+    let mut evaluator = Evaluator::new(classes, *options);
+    evaluator.add(scores, labels)?;
+    evaluator.finish()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::bins::{Bins, Closed};
+use super::bins::Bins;
 use super::exact_sum::ExactSum;
 
 /// Counts of one confidence bin.
@@ -66,13 +66,13 @@ impl Bin {
     }
 }
 
-/// Accuracy and confidence over equal-width bins of the top-label confidence.
+/// Accuracy and confidence over bins of the top-label confidence.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reliability {
     /// Number of samples.
     pub n: u64,
-    /// Which end of a bin belongs to it.
-    pub edges: Closed,
+    /// Number, scheme and edges of the bins: `15 equal-width bins (lo, hi]`.
+    pub binning: String,
     /// The bins from 0 to 1, empty ones included.
     pub bins: Vec<Bin>,
 }
@@ -91,7 +91,7 @@ impl Reliability {
         };
         Reliability {
             n: tallies.iter().map(|tally| tally.n).sum(),
-            edges: bins.closed,
+            binning: bins.to_string(),
             bins: tallies.iter().enumerate().map(bin).collect(),
         }
     }
@@ -104,6 +104,7 @@ impl Reliability {
 
 #[cfg(test)]
 mod tests {
+    use super::super::bins::Closed;
     use super::*;
 
     #[test]
@@ -112,7 +113,7 @@ mod tests {
         tallies[1].add(0.75, true);
         let reliability = Reliability::new(Bins { count: 2, closed: Closed::Right }, &tallies);
         let json = serde_json::to_string(&reliability).unwrap();
-        let expected = r#"{"n":1,"edges":"(lo, hi]","bins":[{"lo":0.0,"hi":0.5,"n":0},{"lo":0.5,"hi":1.0,"n":1,"accuracy":1.0,"confidence":0.75}]}"#;
+        let expected = r#"{"n":1,"binning":"2 equal-width bins (lo, hi]","bins":[{"lo":0.0,"hi":0.5,"n":0},{"lo":0.5,"hi":1.0,"n":1,"accuracy":1.0,"confidence":0.75}]}"#;
         assert_eq!(json, expected);
     }
 

@@ -12,11 +12,13 @@ fn metrics(probs: &[f32], labels: &[u32], classes: usize) -> Metrics {
 /// n samples whose confidence is uniform in [0, 1] and that are right with exactly that probability.
 fn calibrated(n: usize, seed: u64) -> Metrics {
     let mut stream = Stream::new(seed, Domain::Bootstrap, 0, 1);
+    /// One class, filled up.
+    const CERTAIN: [f32; 16] = [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
     let mut accumulator = Accumulator::new(1);
     for _ in 0..n {
         let confidence = stream.uniform() as f32;
         let correct = stream.uniform() < f64::from(confidence);
-        accumulator.add_row(&[1.0], 0, &Outcome { confidence, correct, top5: true, nll: 0.0, brier: 0.0 });
+        accumulator.add_row(&CERTAIN, 0, &Outcome { confidence, correct, top5: true, nll: 0.0, brier: 0.0 });
     }
     accumulator.metrics().unwrap()
 }
@@ -94,7 +96,7 @@ fn certain_and_right_predictions_have_no_error_at_all() {
 fn keys_come_in_the_specified_order_and_only_where_they_exist() {
     let keys = |classes: usize, intervals: bool| {
         let scores = vec![1.0 / classes as f32; 2 * classes];
-        let options = Options { intervals, seed: 1 };
+        let options = Options { intervals, seed: 1, ..Options::default() };
         let found = evaluate(Scores::Probs(&scores), &[0, 1], classes, &options).unwrap().metrics;
         let serde_json::Value::Object(map) = serde_json::to_value(found).unwrap() else { panic!("not an object") };
         map.keys().cloned().collect::<Vec<_>>().join(" ")
@@ -138,7 +140,9 @@ fn metrics_written_before_the_binning_was_stated_still_read() {
 #[test]
 fn metrics_with_intervals_survive_json() {
     let (logits, labels) = reproducible(50);
-    let evaluation = evaluate(Scores::Logits(&logits), &labels, 10, &Options { intervals: true, seed: 3 }).unwrap();
+    let evaluation =
+        evaluate(Scores::Logits(&logits), &labels, 10, &Options { intervals: true, seed: 3, ..Options::default() })
+            .unwrap();
     let json = serde_json::to_string(&evaluation).unwrap();
     assert_eq!(serde_json::from_str::<Evaluation>(&json).unwrap(), evaluation);
 }
@@ -166,7 +170,7 @@ fn the_debiased_error_of_a_calibrated_model_averages_zero() {
 #[test]
 fn accuracy_intervals_have_the_binomials_width() {
     let (logits, labels) = reproducible(2000);
-    let options = Options { intervals: true, seed: 5 };
+    let options = Options { intervals: true, seed: 5, ..Options::default() };
     let found = evaluate(Scores::Logits(&logits), &labels, 10, &options).unwrap().metrics;
     let intervals = found.intervals;
     let [low, high] = intervals.accuracy_ci95.unwrap();
@@ -183,7 +187,7 @@ fn intervals_of_ece_hold_the_true_value() {
     let holds = |seed: &u32| {
         let mut stream = Stream::new(u64::from(*seed), Domain::Bootstrap, 0, 5);
         let labels: Vec<u32> = (0..400).map(|_| u32::from(stream.uniform() > 0.8)).collect();
-        let options = Options { intervals: true, seed: 1 };
+        let options = Options { intervals: true, seed: 1, ..Options::default() };
         let found = evaluate(Scores::Probs(&[0.9, 0.1].repeat(400)), &labels, 2, &options).unwrap().metrics;
         let [low, high] = found.intervals.ece_ci95.unwrap();
         low < 0.1 && 0.1 < high && low < found.ece && found.ece < high
@@ -202,7 +206,10 @@ fn large_sets_are_resampled_by_cell_and_say_so() {
         // Over-confident by .05.
         labels.push(u32::from(stream.uniform() > f64::from(p) - 0.05));
     }
-    let found = evaluate(Scores::Probs(&probs), &labels, 2, &Options { intervals: true, seed: 2 }).unwrap().metrics;
+    let found =
+        evaluate(Scores::Probs(&probs), &labels, 2, &Options { intervals: true, seed: 2, ..Options::default() })
+            .unwrap()
+            .metrics;
     let intervals = found.intervals;
     let [low, high] = intervals.accuracy_ci95.unwrap();
     let width = 2.0 * 1.96 * (found.accuracy * (1.0 - found.accuracy) / n as f64).sqrt();
@@ -222,7 +229,7 @@ proptest! {
         Stream::new(seed, Domain::Shuffle, 0, 0).shuffle(&mut order);
         let shuffled: Vec<f32> = order.iter().flat_map(|&i| logits[10 * i..][..10].to_vec()).collect();
         let shuffled_labels: Vec<u32> = order.iter().map(|&i| labels[i]).collect();
-        let options = Options { intervals: true, seed: 1 };
+        let options = Options { intervals: true, seed: 1, ..Options::default() };
         let given = evaluate(Scores::Logits(&logits), &labels, 10, &options).unwrap();
         let again = evaluate(Scores::Logits(&shuffled), &shuffled_labels, 10, &options).unwrap();
         prop_assert_eq!(serde_json::to_string(&given).unwrap(), serde_json::to_string(&again).unwrap());

@@ -16,7 +16,7 @@ use crate::backend::cuda::roofline::{
 use crate::backend::{Extent, Precision, StepState};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::model::Model;
+use crate::model::{Images, Model};
 use crate::report::table::Table;
 use crate::train::start;
 
@@ -107,7 +107,8 @@ fn launches_of_a_step(config: &Config, batch: usize) -> Result<Vec<Launch>> {
     model.reserve()?;
     notes.take();
     let state = StepState { seed: 0, step: 0, statistics_momentum: 0.1, extent: Extent::Dense };
-    model.train_pass(&vec![0.0; batch * image.iter().product::<usize>()], &vec![0.0; batch * classes], state)?;
+    let images = vec![0.0; batch * image.iter().product::<usize>()];
+    model.train_pass(Images::Values(&images), &vec![0.0; batch * classes], state)?;
     Ok(notes.take())
 }
 

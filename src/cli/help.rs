@@ -49,12 +49,18 @@ pub(super) fn info() -> String {
     format!("{INFO_EXAMPLES}\n\n{}", presets())
 }
 
+/// What follows the options of `cigl calibrate --help`.
+pub(super) fn calibrate() -> String {
+    format!("{CALIBRATE_EXAMPLES}\n\n{CALIBRATE_FILES}")
+}
+
 /// Examples of the whole program.
 pub(super) const EXAMPLES: &str = "\
 Examples:
   cigl
   cigl train --preset fashion-mnist --data ~/data --method rigl --method cigl
   cigl eval runs/digits-cigl-0.9-s0
+  cigl calibrate predictions.npz
   cigl train --help";
 
 /// Examples of `train`.
@@ -72,7 +78,9 @@ pub(super) const EVAL_EXAMPLES: &str = "\
 Examples:
   cigl eval runs/digits-cigl-0.9-s0
   cigl eval runs/digits-cigl-0.9-s0 --split train --json
-  cigl eval runs/mine/checkpoint/model.safetensors --data ~/data --predictions test.npz";
+  cigl eval runs/mine/checkpoint/model.safetensors --data ~/data --predictions test.npz
+  cigl eval runs/mine --recalibrate temperature
+  cigl eval runs/mine --mc-samples 20";
 
 /// Examples of `predict`.
 pub(super) const PREDICT_EXAMPLES: &str = "\
@@ -85,6 +93,24 @@ pub(super) const BENCH_EXAMPLES: &str = "\
 Examples:
   cigl bench kernels --model h200
   cigl bench kernels --model h100 --preset cifar10-resnet50 --batch 512 --json";
+
+/// Examples of `calibrate`.
+pub(super) const CALIBRATE_EXAMPLES: &str = "\
+Examples:
+  cigl calibrate predictions.npz
+  cigl calibrate logits.npy --labels labels.npy --intervals --plot calibration.png
+  cigl calibrate test.npz --recalibrate temperature --fit validation.npz --save temperature.json
+  cigl calibrate later.csv --kind probs --apply temperature.json --json
+  cigl calibrate test.npz --ood other.npz";
+
+/// What the files of `calibrate` hold.
+const CALIBRATE_FILES: &str = "\
+Files:
+  .npz          logits or probs (N, C), labels (N)
+  .npy          (N, C); labels by --labels
+  .csv          a label, then C columns; with --labels all columns are scores. A header line is passed over
+  .safetensors  as .npz
+Scores are f16, bf16, f32 or f64 (text: f64), labels whole numbers from 0 to C - 1. Files are read in chunks.";
 
 /// Examples of `info`.
 pub(super) const INFO_EXAMPLES: &str = "\

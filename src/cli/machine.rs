@@ -1,5 +1,6 @@
 //! What the machine has: threads, memory, disk, signals.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -10,9 +11,6 @@ use signal_hook::flag;
 use super::args::Machine;
 use crate::backend::cpu::Cpu;
 use crate::backend::cuda::Cuda;
-#[cfg(simt)]
-use crate::backend::cuda::driver::simt;
-use crate::backend::cuda::driver::{card::Card, real::Real};
 use crate::backend::{Backend, Precision};
 use crate::config::Device;
 use crate::error::{Error, Result};
@@ -20,12 +18,17 @@ use crate::error::{Error, Result};
 impl Machine {
     /// Sets the number of threads of everything that follows in this process.
     pub(super) fn use_threads(&self) -> Result<()> {
-        let Some(threads) = self.threads else { return Ok(()) };
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(threads.get())
-            .build_global()
-            .map_err(|e| Error::Resources(format!("{threads} threads could not be started: {e}")))
+        use_threads(self.threads)
     }
+}
+
+/// Sets the number of threads of everything that follows in this process, where one is given.
+pub(super) fn use_threads(threads: Option<NonZeroUsize>) -> Result<()> {
+    let Some(threads) = threads else { return Ok(()) };
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads.get())
+        .build_global()
+        .map_err(|e| Error::Resources(format!("{threads} threads could not be started: {e}")))
 }
 
 /// The backend of a device, in the device's own precision if none is given: f32 on the CPU, bf16 on a GPU.
@@ -35,7 +38,7 @@ pub(super) fn backend(device: Device, precision: Option<Precision>) -> Result<Bo
         Device::Cuda(ordinal) => gpu(ordinal, precision),
         Device::Simt => simt(precision),
         // A machine without GPUs is nothing to talk about; one whose GPU cannot be used is.
-        Device::Auto if Card::count().unwrap_or(0) == 0 => Ok(cpu(precision)),
+        Device::Auto if Cuda::count().unwrap_or(0) == 0 => Ok(cpu(precision)),
         Device::Auto => gpu(0, precision).or_else(|why| {
             eprintln!("cigl: {why}; the work is done on the CPU");
             Ok(cpu(precision))
@@ -48,14 +51,12 @@ fn cpu(precision: Option<Precision>) -> Box<dyn Backend> {
 }
 
 fn gpu(ordinal: usize, precision: Option<Precision>) -> Result<Box<dyn Backend>> {
-    let driver = Box::new(Real::open(ordinal)?);
-    Ok(Box::new(Cuda::new(driver, precision.unwrap_or(Precision::Bf16))?))
+    Ok(Box::new(Cuda::open(ordinal, precision.unwrap_or(Precision::Bf16))?))
 }
 
 #[cfg(simt)]
 fn simt(precision: Option<Precision>) -> Result<Box<dyn Backend>> {
-    let driver = Box::new(simt::Simt::new(simt::SCHEDULES[0]));
-    Ok(Box::new(Cuda::new(driver, precision.unwrap_or(Precision::Bf16))?))
+    Ok(Box::new(Cuda::simt(precision.unwrap_or(Precision::Bf16))?))
 }
 
 #[cfg(not(simt))]

@@ -2,11 +2,13 @@
 
 pub mod args;
 mod bench;
+mod calibrate;
 mod eval;
 mod help;
 mod info;
 mod kernels;
 mod machine;
+mod metrics;
 mod output;
 mod predict;
 mod predictions;
@@ -29,6 +31,7 @@ pub fn main() -> ExitCode {
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Bench(args) => bench::run(&args),
     });

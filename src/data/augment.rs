@@ -86,6 +86,11 @@ fn resized_crop(stream: &mut Stream, height: u32, width: u32) -> Crop {
 }
 
 impl Crop {
+    /// All of an image, as it is.
+    pub(super) fn whole(image: ImageShape) -> Self {
+        Crop { top: 0, left: 0, height: image.height as u32, width: image.width as u32, flip: false }
+    }
+
     /// Cuts the crop out of `image`, u8 of shape `from`, resizes it to `to` and writes pixel values (0 to 255, not rounded)
     /// to `out`, f32 of shape `to`. Both shapes have the same channels.
     pub fn apply(self, image: &[u8], from: ImageShape, to: ImageShape, out: &mut [f32]) {

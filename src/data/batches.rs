@@ -2,7 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::{Augmentation, Dataset};
+use super::pixels::{self, Pixels};
+use super::{Augmentation, Crop, Dataset, ImageShape};
 use crate::rng::{Domain, Stream};
 use crate::{Error, Result};
 
@@ -32,6 +33,12 @@ pub struct Augment {
     pub epoch: u32,
 }
 
+impl Augment {
+    fn crop(self, index: u32, image: ImageShape) -> Crop {
+        self.kind.crop(self.seed, self.epoch, index, image.height as u32, image.width as u32)
+    }
+}
+
 /// Fills a batch with the images `indices` of `set`: `images` (N, C, H, W), normalised, and `labels` (N).
 ///
 /// Works on all threads of the current pool; each image depends on its own index only, so the result does not depend on them.
@@ -48,37 +55,34 @@ pub fn fill(set: &Dataset, indices: &[u32], augment: Augment, images: &mut [f32]
     }
     labels.iter_mut().zip(indices).for_each(|(label, &index)| *label = set.labels()[index as usize]);
     let tables = set.normalisation().tables();
-    images.par_chunks_exact_mut(elements).zip(indices).try_for_each(|(out, &index)| match augment.kind {
-        Augmentation::None => {
-            let image = set.image(index as usize)?;
-            let plane = set.shape().plane();
-            for ((out, pixels), table) in out.chunks_exact_mut(plane).zip(image.chunks_exact(plane)).zip(&tables) {
-                out.iter_mut().zip(pixels).for_each(|(out, &pixel)| *out = table[usize::from(pixel)]);
-            }
-            Ok(())
-        }
-        _ => fill_augmented(set, index, augment, out),
+    images.par_chunks_exact_mut(elements).zip(indices).try_for_each(|(out, &index)| {
+        let (from, image) = match augment.kind {
+            // Only a resized crop may choose from all of a file's pixels: the others keep the size they find.
+            Augmentation::ResizedCropFlip => set.original(index as usize)?,
+            _ => (set.shape(), set.image(index as usize)?),
+        };
+        pixels::prepare(&image, from, augment.crop(index, from), set.shape(), set.normalisation(), &tables, out);
+        Ok(())
     })
 }
 
-fn fill_augmented(set: &Dataset, index: u32, augment: Augment, out: &mut [f32]) -> Result<()> {
-    let (from, image) = match augment.kind {
-        // Only a resized crop may choose from all of a file's pixels: the others keep the size they find.
-        Augmentation::ResizedCropFlip => set.original(index as usize)?,
-        _ => (set.shape(), set.image(index as usize)?),
-    };
-    let crop = augment.kind.crop(augment.seed, augment.epoch, index, from.height as u32, from.width as u32);
-    crop.apply(&image, from, set.shape(), out);
-    for (channel, out) in out.chunks_exact_mut(set.shape().plane()).enumerate() {
-        out.iter_mut().for_each(|value| *value = set.normalisation().apply(channel, *value));
-    }
-    Ok(())
+/// The images `indices` of `set`, which must be below its length, as they lie in memory, with their crops: what [`fill`] fills a
+/// batch with, still to be done. None for a set of files.
+pub fn pixels<'a>(set: &'a Dataset, indices: &[u32], augment: Augment) -> Option<Pixels<'a>> {
+    let (shape, all) = (set.shape(), set.in_place()?);
+    let image = |&index: &u32| &all[index as usize * shape.elements()..][..shape.elements()];
+    Some(Pixels {
+        values: indices.iter().flat_map(image).copied().collect(),
+        shape,
+        crops: indices.iter().map(|&index| augment.crop(index, shape)).collect(),
+        normalisation: set.normalisation(),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{ImageShape, Normalisation};
+    use crate::data::Normalisation;
 
     const SHAPE: ImageShape = ImageShape { channels: 3, height: 8, width: 6 };
 
@@ -126,6 +130,15 @@ mod tests {
             let (mean, std) = [(0.1, 0.5), (0.2, 0.6), (0.3, 0.7)][within / 48];
             let pixel = ((image * 144 + within) * 31 % 256) as f64;
             assert!((f64::from(value) - (pixel / 255.0 - mean) / std).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn pixels_normalised_later_are_the_batch() {
+        for kind in [Augmentation::None, Augmentation::PadCropFlip, Augmentation::ResizedCropFlip] {
+            let augment = Augment { kind, seed: 1, epoch: 1 };
+            let later = pixels(&set(), &[4, 40, 4], augment).unwrap().normalised();
+            assert_eq!(later, filled(&[4, 40, 4], augment).0, "{kind:?}");
         }
     }
 

@@ -11,6 +11,7 @@ mod folder;
 mod idx;
 mod image_file;
 mod mixup;
+mod pixels;
 mod published;
 mod resample;
 mod source;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use augment::{Augmentation, Crop};
 pub use mixup::Mixup;
+pub use pixels::Pixels;
 pub use source::Source;
 pub use split::{Limits, Splits, TrainTest};
 pub use targets::soft_targets;
@@ -209,6 +211,14 @@ impl Dataset {
                 let (shape, pixels) = image_file::decode(&paths[index], self.shape.channels)?;
                 Ok((shape, pixels.into()))
             }
+        }
+    }
+
+    /// All pixels, (N, C, H, W); None for image files.
+    fn in_place(&self) -> Option<&[u8]> {
+        match &self.images {
+            Images::Memory(pixels) => Some(pixels),
+            Images::Files(_) => None,
         }
     }
 

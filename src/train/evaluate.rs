@@ -38,7 +38,9 @@ impl Outputs {
             Outputs::Logits(logits) => {
                 let mut probabilities = vec![0.0; logits.len()];
                 let rows = logits.chunks_exact(classes).zip(probabilities.chunks_exact_mut(classes));
-                rows.for_each(|(logits, probabilities)| softmax::softmax(logits, probabilities));
+                rows.for_each(|(logits, probabilities)| {
+                    softmax::softmax(logits, probabilities);
+                });
                 probabilities
             }
         }
@@ -81,9 +83,9 @@ impl Predictor<'_> {
     /// Predicts a set the way the run's method does: one deterministic pass, the mean over random masks (MC-DP), or the mean over
     /// snapshots.
     pub fn predict(&self, model: &mut Model, set: &Dataset, seen: &mut dyn FnMut(usize)) -> Result<Outputs> {
-        let (batch, parts) = (self.config.train.batch_size.min(set.len().max(1)), self.config.ingredients());
+        let (batch, parts) = (self.batch(set), self.config.ingredients());
         if parts.mc_samples > 0 {
-            return self.predict_by_sampling(model, set, batch, parts.mc_samples, seen);
+            return self.predict_by_sampling(model, set, parts.mc_samples, seen);
         }
         if !self.snapshots.is_empty() {
             let passes = self.snapshots.len();
@@ -100,14 +102,23 @@ impl Predictor<'_> {
         Ok(Outputs::Logits(logits))
     }
 
-    fn predict_by_sampling(
+    /// Predicts a set by the mean over `samples` random masks, drawn with the keep probabilities of training (MC prediction,
+    /// Gal & Ghahramani 2016). Mask s is a function of (seed, s), so more of them begin with the same ones.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a method that trains without a random mask.
+    pub fn predict_by_sampling(
         &self,
         model: &mut Model,
         set: &Dataset,
-        batch: usize,
         samples: usize,
         seen: &mut dyn FnMut(usize),
     ) -> Result<Outputs> {
+        if !self.config.ingredients().random_mask {
+            let detail = "trains without a random mask, so there is none to draw for a prediction";
+            return Err(Error::Usage(format!("{} {detail}", self.config.method)));
+        }
+        let batch = self.batch(set);
         let keep: Vec<f64> = model.parameters().weights().map(|(_, p)| self.config.keep(&p.name)).collect();
         let inverted = self.config.random_mask.rescale == crate::config::Rescale::Inverted;
         let outputs = mean(samples, model.classes(), |sample| {
@@ -118,6 +129,10 @@ impl Predictor<'_> {
         })?;
         model.use_deterministic_weights()?;
         Ok(outputs)
+    }
+
+    fn batch(&self, set: &Dataset) -> usize {
+        self.config.train.batch_size.min(set.len().max(1))
     }
 }
 
@@ -134,5 +149,10 @@ fn mean(passes: usize, classes: usize, mut pass: impl FnMut(usize) -> Result<Vec
 
 /// Metrics with 95 % intervals, and the reliability diagram's data.
 pub fn measure(outputs: &Outputs, set: &Dataset, classes: usize, seed: u64) -> Result<Evaluation> {
-    calibration::evaluate(outputs.scores(), set.labels(), classes, &Options { intervals: true, seed })
+    calibration::evaluate(
+        outputs.scores(),
+        set.labels(),
+        classes,
+        &Options { intervals: true, seed, ..Options::default() },
+    )
 }

@@ -93,14 +93,35 @@ impl Trained {
         ImageShape { channels, height, width }
     }
 
+    /// Snapshots that predict in the model's place; 0 for a network that predicts by itself.
+    pub fn snapshots(&self) -> usize {
+        self.snapshots.len()
+    }
+
     /// Predicts the images of a set, the way the run's method does.
     pub fn predict(&mut self, set: &Dataset) -> Result<Outputs> {
+        self.check(set)?;
+        let (predictor, model) = self.predictor();
+        predictor.predict(model, set, &mut |_| {})
+    }
+
+    /// Predicts the images of a set by the mean over random masks, see [`Predictor::predict_by_sampling`].
+    pub fn predict_by_sampling(&mut self, set: &Dataset, samples: usize) -> Result<Outputs> {
+        self.check(set)?;
+        let (predictor, model) = self.predictor();
+        predictor.predict_by_sampling(model, set, samples, &mut |_| {})
+    }
+
+    fn check(&self, set: &Dataset) -> Result<()> {
         let (shape, expected) = (set.shape(), self.image());
         if shape != expected {
             return Err(Error::shape("predict", format!("images of {shape:?}, the network takes {expected:?}")));
         }
+        Ok(())
+    }
+
+    fn predictor(&mut self) -> (Predictor<'_>, &mut Model) {
         let temperature = self.about.temperature.unwrap_or(1.0);
-        let predictor = Predictor { config: &self.config, snapshots: self.snapshots.clone(), temperature };
-        predictor.predict(&mut self.model, set, &mut |_| {})
+        (Predictor { config: &self.config, snapshots: self.snapshots.clone(), temperature }, &mut self.model)
     }
 }

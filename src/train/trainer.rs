@@ -14,10 +14,10 @@ use crate::backend::{Adam, Backend, Draw, Effective, Extent, Masking, Rule, Sgd,
 use crate::calibration::Evaluation;
 use crate::config::{Config, MaskUpdates, MaskedMomentum, Optimizer, Rescale, Semantics};
 use crate::data::batches::{self, Augment};
-use crate::data::{Augmentation, Dataset, Mixup, soft_targets};
+use crate::data::{Augmentation, Dataset, Mixup, Pixels, soft_targets};
 use crate::error::{Error, Result};
 use crate::graph::{Mode, ParameterId, Role};
-use crate::model::{BatchLoss, Model};
+use crate::model::{BatchLoss, Images, Model};
 use crate::nn::Network;
 use crate::rng::Domain;
 
@@ -107,6 +107,8 @@ pub struct Trainer<'a> {
     /// The step whose masks and effective weights are in force already, since the optimiser's step formed them.
     formed: Option<u64>,
     images: Vec<f32>,
+    /// In place of `images` where a device can do the rest.
+    pixels: Option<Pixels<'a>>,
     labels: Vec<u32>,
     targets: Vec<f32>,
 }
@@ -174,6 +176,7 @@ impl<'a> Trainer<'a> {
             order: None,
             formed: None,
             images: vec![],
+            pixels: None,
             labels: vec![],
             targets: vec![],
         })
@@ -236,7 +239,8 @@ impl<'a> Trainer<'a> {
             statistics_momentum: STATISTICS_MOMENTUM,
             extent: if dense { Extent::Dense } else { Extent::Active },
         };
-        self.model.train_pass(&self.images, &self.targets, state)
+        let images = self.pixels.as_ref().map_or(Images::Values(&self.images), Images::Pixels);
+        self.model.train_pass(images, &self.targets, state)
     }
 
     /// Changes either the masks or the weights by the gradients that are there, and goes on to the next step.
@@ -275,13 +279,18 @@ impl<'a> Trainer<'a> {
         let at = (g % self.timetable.steps_per_epoch) as usize;
         let indices = &order[at * size..((at + 1) * size).min(order.len())];
         let augment = Augment { kind: self.augmentation, seed: config.seed, epoch: epoch as u32 };
-        self.images.resize(indices.len() * self.train.shape().elements(), 0.0);
-        self.labels.resize(indices.len(), 0);
-        batches::fill(self.train, indices, augment, &mut self.images, &mut self.labels)?;
         let mixup = match config.train.mixup {
             0.0 => None,
             alpha => Some(Mixup::draw(config.seed, g as u32, alpha, indices.len())?),
         };
+        self.labels.clear();
+        self.labels.extend(indices.iter().map(|&index| self.train.labels()[index as usize]));
+        // Mixup mixes finished images.
+        self.pixels = if mixup.is_none() { batches::pixels(self.train, indices, augment) } else { None };
+        if self.pixels.is_none() {
+            self.images.resize(indices.len() * self.train.shape().elements(), 0.0);
+            batches::fill(self.train, indices, augment, &mut self.images, &mut self.labels)?;
+        }
         if let Some(mixup) = &mixup {
             mixup.mix(&mut self.images);
         }

@@ -14,7 +14,7 @@ mod pointwise;
 mod pool;
 mod rearrange;
 mod select;
-mod simd;
+pub(crate) mod simd;
 
 pub use simd::Level;
 

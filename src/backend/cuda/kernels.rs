@@ -175,6 +175,7 @@ macro_rules! kernels {
         }
 
         /// Every kernel.
+        #[cfg(test)]
         pub(crate) static KERNELS: &[&Kernel] = &[$($(&table::$name),*),*];
 
         $($(
@@ -286,6 +287,10 @@ kernels! {
         );
     }
 
+
+    "augment.cu" {
+        fn write_images[256](pixels: Bytes, crops: Words, inputs: Floats, scale: f32, y: Tensor);
+    }
     "batch_norm.cu" {
         fn batch_norm_tiles[256](x: Tensor, partial: Floats);
         fn batch_norm_statistics[256](
@@ -313,6 +318,9 @@ kernels! {
     "bias_grad.cu" {
         fn bias_grad_tiles[256](dy: Tensor, partial: Floats);
         fn bias_grad[256](dy: Tensor, partial: Floats, tiles: u32, db: Floats, add: u32);
+    }
+    "calibration.cu" {
+        fn calibration_histogram[256](logits: Tensor, labels: Words, words: Longs);
     }
     "loss.cu" {
         fn softmax_cross_entropy_rows[256](logits: Tensor, targets: Tensor, costs: Floats, right: Words);
@@ -396,7 +404,7 @@ mod tests {
         for by in some {
             let d = Divisor::new(by);
             for x in some.into_iter().flat_map(|x| [x - 1, x, x.saturating_mul(by).min((1 << 31) - 1)]) {
-                let high = (u64::from(x) * u64::from(d.multiplier) >> 32) as u32;
+                let high = ((u64::from(x) * u64::from(d.multiplier)) >> 32) as u32;
                 let quotient = if by == 1 { x } else { high >> d.shift };
                 assert_eq!(quotient, x / by, "{x} / {by}");
             }

@@ -3,7 +3,9 @@
 //! Maps are NHWC with channels padded to a multiple of 8; they are stored in bf16 or f32, and all arithmetic on them is in f32.
 //! The same code runs on the real driver and, for tests, on an engine that executes the kernels' sources on the CPU.
 
+mod augment;
 mod batch_norm;
+mod calibration;
 mod channels;
 pub(crate) mod choice;
 mod conv;
@@ -24,7 +26,7 @@ mod weights;
 
 use std::collections::HashMap;
 
-use driver::{Driver, Graph};
+use driver::{Driver, Graph, card::Card, real::Real};
 use kernels::{Each, Floats, StepPointer, Tensor};
 use memory::Buffer;
 use weights::Layers;
@@ -32,6 +34,9 @@ use weights::Layers;
 use crate::Result;
 use crate::backend::*;
 use crate::bitmask::BitMask;
+use crate::calibration::Histogram;
+use crate::data::Pixels;
+use crate::error::Error;
 use crate::shape::Shape;
 
 /// `Step` of step.cuh.
@@ -53,7 +58,7 @@ enum Replays {
 }
 
 /// The CUDA backend.
-pub(crate) struct Cuda {
+pub struct Cuda {
     precision: Precision,
     /// What spans and maps address.
     memory: Buffer,
@@ -70,6 +75,28 @@ pub(crate) struct Cuda {
 }
 
 impl Cuda {
+    /// The GPU with this number, from 0, without memory yet.
+    ///
+    /// # Errors
+    /// No driver, no such GPU, one that no embedded kernel fits and no compiler for another, or one whose memory is taken.
+    pub fn open(ordinal: usize, precision: Precision) -> Result<Self> {
+        Self::new(Box::new(Real::open(ordinal)?), precision)
+    }
+
+    /// How many GPUs there are.
+    ///
+    /// # Errors
+    /// Why CUDA cannot be used at all.
+    pub fn count() -> Result<usize> {
+        Card::count()
+    }
+
+    /// The same kernels on the CPU, run by the engine that proves them: slow, for tests.
+    #[cfg(simt)]
+    pub fn simt(precision: Precision) -> Result<Self> {
+        Self::new(Box::new(driver::simt::Simt::new(driver::simt::SCHEDULES[0])), precision)
+    }
+
     /// A backend on a device, without memory yet.
     pub(crate) fn new(mut driver: Box<dyn Driver>, precision: Precision) -> Result<Self> {
         let mut step = Buffer::default();
@@ -141,7 +168,14 @@ impl Backend for Cuda {
     }
 
     fn reserve(&mut self, len: usize) -> Result<()> {
-        if self.memory.reserve(self.driver.as_mut(), 4 * len)? {
+        let needed = |e| match e {
+            Error::Resources(why) => {
+                let mib = (4 * len).div_ceil(1 << 20);
+                Error::Resources(format!("{why}; parameters, state and activations of the largest plan take {mib} MiB"))
+            }
+            e => e,
+        };
+        if self.memory.reserve(self.driver.as_mut(), 4 * len).map_err(needed)? {
             self.forget_replays();
         }
         Ok(())
@@ -163,6 +197,10 @@ impl Backend for Cuda {
         let at = self.tensor(to).at;
         let words = memory::to_device(values, to.shape, to.precision);
         self.driver.write(at, bytemuck::cast_slice(&words))
+    }
+
+    fn write_images(&mut self, to: Map, images: &Pixels) -> Result<()> {
+        self.upload_images(to, images)
     }
 
     fn read_map(&mut self, from: Map) -> Result<Vec<f32>> {
@@ -327,6 +365,10 @@ impl Backend for Cuda {
 
     fn softmax_cross_entropy_grad(&mut self, logits: Map, targets: Map, dlogits: Sink<Map>) -> Result<()> {
         self.cross_entropy_grad(logits, targets, dlogits)
+    }
+
+    fn calibration_histogram(&mut self, logits: Map, labels: &[u32]) -> Result<Histogram> {
+        self.tally(logits, labels)
     }
 
     fn sgd(&mut self, rule: Sgd, updates: &[Update]) -> Result<()> {

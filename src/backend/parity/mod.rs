@@ -7,8 +7,10 @@
 mod arena;
 mod batch_norm_cases;
 mod bounded;
+mod calibration_cases;
 mod conv_cases;
 mod derivatives;
+mod image_cases;
 mod mask_cases;
 #[cfg(simt)]
 pub(crate) mod mutations;

@@ -3,12 +3,14 @@
 //! Each function returns a complete SVG document; [`super::png::render`] turns it into a PNG. Sizes are CSS pixels. Values
 //! that are not finite are left out, so a diverged run can still be drawn.
 
+mod bin_sweep;
 mod chart;
 mod confidence;
 mod density;
 mod reliability;
 mod training;
 
+pub use bin_sweep::bin_sweep;
 pub use confidence::confidence;
 pub use density::density;
 pub use reliability::{comparison, reliability};

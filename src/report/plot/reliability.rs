@@ -6,7 +6,7 @@ use super::chart::{
     Area, Axis, BLUE, BODY, Chart, Drawn, GREY, INK, PALE_BLUE, SMALL, VERMILION, axes, block, dashed_swatch, dashes,
     font, hatch, legend, page, percent, pixels, stroke, swatch, text, thousands, title,
 };
-use crate::calibration::{Closed, Evaluation};
+use crate::calibration::Evaluation;
 
 const WIDTH: u32 = 520;
 const HEIGHT: u32 = 776;
@@ -55,11 +55,7 @@ fn panel(page: &Area, cell: &Area, name: &str, evaluation: &Evaluation) -> Drawn
     diagram(page, &upper, evaluation)?;
     let (lower, footer) = lower.split_vertically(HEIGHT as i32 - HEADER - DIAGRAM - 24);
     histogram(page, &lower, evaluation)?;
-    let edges = match reliability.edges {
-        Closed::Right => "(lo, hi]",
-        Closed::Left => "[lo, hi)",
-    };
-    let binning = format!("{} equal-width bins {edges}, L1", reliability.bins.len());
+    let binning = format!("{}, L1", reliability.binning);
     let made = if metrics.intervals.ece_ci95.is_some() {
         "; ECE and bars with 95 % intervals"
     } else {

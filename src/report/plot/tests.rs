@@ -3,12 +3,16 @@
 use resvg::usvg::{Group, Node, Rect, Tree};
 
 use super::*;
-use crate::calibration::{Evaluation, Options, Scores, evaluate};
+use crate::calibration::{Evaluation, Options, Scheme, Scores, evaluate};
 use crate::report::png;
 use crate::rng::{Domain, Stream};
 
 /// Predictions of ten classes that claim `excess` more than they hold.
 fn evaluation(n: u64, excess: f64) -> Evaluation {
+    evaluation_by(n, excess, Scheme::Width)
+}
+
+fn evaluation_by(n: u64, excess: f64, scheme: Scheme) -> Evaluation {
     let mut stream = Stream::new(1, Domain::Bootstrap, 0, 3);
     let (mut probs, mut labels) = (Vec::new(), Vec::new());
     for _ in 0..n {
@@ -18,7 +22,13 @@ fn evaluation(n: u64, excess: f64) -> Evaluation {
         let right = stream.uniform() < top - excess * (1.0 - (2.0 * top - 1.0).powi(4)) - excess / 4.0;
         labels.push(if right { 0 } else { 1 + stream.below(9) });
     }
-    evaluate(Scores::Probs(&probs), &labels, 10, &Options { intervals: true, seed: 1 }).unwrap()
+    evaluate(
+        Scores::Probs(&probs),
+        &labels,
+        10,
+        &Options { scheme, intervals: true, seed: 1, bin_sweep: true, ..Options::default() },
+    )
+    .unwrap()
 }
 
 fn curves() -> Training {
@@ -60,11 +70,14 @@ fn layers() -> Vec<(String, f64)> {
 
 fn plots() -> Vec<(&'static str, String)> {
     let (rigl, cigl) = (evaluation(2000, 0.1), evaluation(2000, -0.02));
+    let by_mass = evaluation_by(2000, 0.1, Scheme::Mass);
     let small: Vec<(String, f64)> = layers()[..6].to_vec();
     vec![
         ("reliability", reliability("fashion-mini, RigL 90 %, test", &rigl)),
         ("comparison", comparison(&[("RigL, 90 % sparse", &rigl), ("CigL, 90 % sparse", &cigl)])),
         ("confidence", confidence("fashion-mini, RigL 90 %, test", &rigl)),
+        ("bins", bin_sweep("fashion-mini, RigL 90 %, test", &rigl.bin_sweep, 2000)),
+        ("equal mass", reliability("fashion-mini, RigL 90 %, test", &by_mass)),
         ("training", training("fashion-mini, CigL 90 %", &curves())),
         ("density", density("ResNet-50 for CIFAR-100, 90 % sparse", &layers(), 0.1)),
         ("density of few", density("small convnet, 90 % sparse", &small, 0.1)),
@@ -147,6 +160,21 @@ fn the_caption_holds_the_figures_that_belong_together() {
     let accuracy = format!("accuracy {:.1} % · NLL {:.3}", 100.0 * metrics.accuracy, metrics.nll);
     let error = format!("ECE {:.4} [{low:.4}, {high:.4}] · n = 2,000", metrics.ece);
     assert!(words.contains(&accuracy) && words.contains(&error), "{words:?}");
+}
+
+#[test]
+fn the_curves_of_a_bin_sweep_are_told_apart_without_colour() {
+    let evaluation = evaluation(2000, 0.1);
+    let svg = bin_sweep("bins", &evaluation.bin_sweep, 2000);
+    let words: Vec<String> = laid_out(&svg).1.into_iter().map(|(text, _)| text).collect();
+    let ten = evaluation.bin_sweep[9].ece;
+    let caption = format!("ECE {ten:.4} with 10 bins, {:.4} with 15 · n = 2,000", evaluation.metrics.ece);
+    assert!(words.contains(&caption), "{words:?}");
+    // One unbroken line through all points; dashes and dots are many short ones.
+    let points = |line: &str| line.matches(',').count();
+    let unbroken = svg.lines().filter(|line| line.starts_with("<polyline") && points(line) == 50).count();
+    assert_eq!(unbroken, 1);
+    assert!(svg.matches("#C44E00").count() > 20 && svg.matches("#222222").count() > 20);
 }
 
 #[test]

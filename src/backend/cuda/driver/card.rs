@@ -16,8 +16,6 @@ pub(crate) struct Card {
     pub(super) name: String,
     /// Its architecture and driver.
     pub(crate) target: Target,
-    /// Streaming multiprocessors.
-    pub(super) multiprocessors: u32,
 }
 
 impl Card {
@@ -46,8 +44,7 @@ impl Card {
         };
         let major = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
         let minor = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
-        let multiprocessors = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
-        Ok(Card { handle, name, target: Target { capability: (major, minor), driver }, multiprocessors })
+        Ok(Card { handle, name, target: Target { capability: (major, minor), driver } })
     }
 
     /// As "NVIDIA H100 80GB HBM3 (sm_90, driver 13.0)".

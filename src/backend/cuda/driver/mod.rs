@@ -49,8 +49,6 @@ pub(crate) struct Graph(pub(crate) usize);
 pub(crate) trait Driver: Send {
     /// The device in a few words.
     fn device(&self) -> String;
-    /// Its multiprocessors: how many blocks it takes to fill it.
-    fn multiprocessors(&self) -> u32;
     /// Takes memory, zero at first.
     fn allocate(&mut self, bytes: usize) -> Result<Address>;
     /// Gives memory back.

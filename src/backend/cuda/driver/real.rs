@@ -148,10 +148,6 @@ impl Driver for Real {
         self.card.describe()
     }
 
-    fn multiprocessors(&self) -> u32 {
-        self.card.multiprocessors
-    }
-
     fn allocate(&mut self, bytes: usize) -> Result<Address> {
         self.enter_now("memory was asked for")?;
         // SAFETY: the context is current. CUDA refuses 0 bytes.

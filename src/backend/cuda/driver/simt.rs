@@ -15,8 +15,6 @@ struct Entry {
 unsafe extern "C" {
     fn simt_find(name: *const c_char) -> *const Entry;
     fn simt_parameters(entry: *const Entry, sizes: *mut c_uint) -> c_uint;
-    #[cfg(test)]
-    fn simt_kernel(number: c_uint) -> *const c_char;
     fn simt_launch(
         entry: *const Entry,
         arguments: *const *const c_void,
@@ -154,10 +152,6 @@ impl Driver for Simt {
         "simt (CUDA kernels on the CPU)".into()
     }
 
-    fn multiprocessors(&self) -> u32 {
-        4
-    }
-
     fn allocate(&mut self, bytes: usize) -> Result<Address> {
         self.now("memory was asked for")?;
         // SAFETY: any size is allowed.
@@ -275,21 +269,4 @@ pub(crate) fn take_visits() -> Vec<Site> {
     sites.sort();
     sites.dedup();
     sites
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-    use crate::backend::cuda::kernels::KERNELS;
-
-    #[test]
-    fn the_engine_has_exactly_the_kernels_of_the_launch_table() {
-        // SAFETY: any number is allowed.
-        let names = (0..).map(|number| unsafe { simt_kernel(number) }).take_while(|name| !name.is_null());
-        // SAFETY: not null, so a literal, which ends with a zero.
-        let names = names.map(|name| unsafe { CStr::from_ptr(name) }.to_str().unwrap());
-        assert_eq!(names.collect::<BTreeSet<_>>(), KERNELS.iter().map(|kernel| kernel.name).collect());
-    }
 }

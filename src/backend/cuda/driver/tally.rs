@@ -49,10 +49,6 @@ impl Driver for Tally {
         "none: launches are only counted".into()
     }
 
-    fn multiprocessors(&self) -> u32 {
-        132
-    }
-
     fn allocate(&mut self, bytes: usize) -> Result<Address> {
         let at = self.next;
         self.next += (bytes as u64).next_multiple_of(256);

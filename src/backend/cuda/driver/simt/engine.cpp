@@ -621,13 +621,6 @@ unsigned simt_parameters(const Entry* entry, unsigned* sizes) {
     return entry->count;
 }
 
-// Names of all kernels, one after the other.
-const char* simt_kernel(unsigned number) {
-    for (Entry* e = entries; e; e = e->next)
-        if (!number--) return e->name;
-    return nullptr;
-}
-
 // Runs a kernel; 0, or 1 and a message.
 int simt_launch(const Entry* entry, void* const* arguments, const unsigned blocks[3], unsigned threads, const unsigned schedule[3],
                 char* message, size_t message_size) {

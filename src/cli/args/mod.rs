@@ -1,5 +1,9 @@
 //! What can be typed, and the configurations that follow from it.
 
+mod calibrate;
+
+pub use calibrate::{BinScheme, CalibrateArgs, Recalibration, ScoreKind};
+
 use crate::backend::Precision;
 use crate::cli::help;
 use crate::config::{Assignment, Config, Device, Method, Settings, preset};
@@ -44,6 +48,12 @@ pub enum Command {
     /// --out writes the probabilities of every class.
     #[command(after_help = help::PREDICT_EXAMPLES)]
     Predict(PredictArgs),
+    /// Measure and mend the calibration of predictions from any framework.
+    ///
+    /// Takes a file of logits or probabilities with labels (.npz, .npy, .csv or .safetensors) and prints every metric, each
+    /// with its bins. Recalibration is fitted on a second file and reported before and after; --plot draws the pictures.
+    #[command(after_help = help::CALIBRATE_EXAMPLES, after_long_help = help::calibrate())]
+    Calibrate(CalibrateArgs),
     /// Say what this program and a preset consist of, without training.
     ///
     /// Prints the device, threads and instruction sets in use and, for a preset, parameters, densities by layer, costs
@@ -124,7 +134,19 @@ pub struct EvalArgs {
     /// The images to predict
     #[arg(long, value_enum, default_value_t = Split::Test)]
     pub split: Split,
-    /// Write logits (N, C) and labels (N) to this file
+    /// Predict by the mean over S random masks drawn as in training
+    #[arg(long, value_name = "S", conflicts_with = "ensemble", value_parser = clap::value_parser!(u32).range(1..=MAX_MASKS))]
+    pub mc_samples: Option<u32>,
+    /// Predict by the mean over the run's snapshots
+    #[arg(long)]
+    pub ensemble: bool,
+    /// Recalibrate the predictions by a map fitted on those of the validation images
+    #[arg(long, value_name = "METHOD", value_enum)]
+    pub recalibrate: Option<Recalibration>,
+    /// With histogram or isotonic: map the confidence alone, so that predictions stay
+    #[arg(long, requires = "recalibrate")]
+    pub top_label: bool,
+    /// Write logits or probabilities (N, C) and labels (N) to this file
     #[arg(long, value_name = "OUT.npz", value_parser = npz)]
     pub predictions: Option<PathBuf>,
     /// The folder with the data files; default: the run's own
@@ -218,6 +240,9 @@ pub enum Split {
     /// The training images, not augmented
     Train,
 }
+
+/// More random masks than anybody needs.
+const MAX_MASKS: i64 = 100_000;
 
 /// TOML's integers end here.
 const MAX_SEED: u64 = i64::MAX as u64;
@@ -477,6 +502,20 @@ mod tests {
             ("cigl bench kernels", "--model"),
             ("cigl bench kernels --model a100", "h100"),
             ("cigl bench kernels --model h200 --batch 0", "1..=4096"),
+            ("cigl calibrate", "PREDICTIONS"),
+            ("cigl calibrate a.npz --bins 0", "1..=10000"),
+            ("cigl calibrate a.npz --scheme mas", "mass"),
+            ("cigl calibrate a.npz --kind prob", "probs"),
+            ("cigl calibrate a.npz --recalibrate temperature", "--fit"),
+            ("cigl calibrate a.npz --recalibrate platt --fit b.npz", "isotonic"),
+            ("cigl calibrate a.npz --fit b.npz", "--recalibrate"),
+            ("cigl calibrate a.npz --save t.json", "--recalibrate"),
+            ("cigl calibrate a.npz --recalibrate vector --fit b.npz --apply c.json", "cannot be used with"),
+            ("cigl calibrate a.npz --seed 3", "--intervals"),
+            ("cigl calibrate a.npz --plot a.pdf", ".svg or .png"),
+            ("cigl eval run --mc-samples 0", "1..=100000"),
+            ("cigl eval run --mc-samples 3 --ensemble", "cannot be used with"),
+            ("cigl eval run --top-label", "--recalibrate"),
         ] {
             let error = parse(line).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");
@@ -487,7 +526,7 @@ mod tests {
     #[test]
     fn every_example_of_the_help_is_understood() {
         let mut examples = 0;
-        for command in ["", "train", "eval", "predict", "info", "bench"] {
+        for command in ["", "train", "eval", "predict", "calibrate", "info", "bench"] {
             let help = parse(&format!("cigl {command} --help")).unwrap_err();
             assert_eq!(help.exit_code(), 0);
             let help = help.to_string();
