@@ -1,4 +1,4 @@
-//! NVIDIA GPUs: each method of [`Backend`] is a short launch of hand-written kernels over a [`Driver`].
+//! NVIDIA GPUs: each method of [`Backend`] is a short launch of hand-written kernels over a driver.
 //!
 //! Maps are NHWC with channels padded to a multiple of 8; they are stored in bf16 or f32, and all arithmetic on them is in f32.
 //! The same code runs on the real driver and, for tests, on an engine that executes the kernels' sources on the CPU.
