@@ -92,16 +92,27 @@ impl Device {
 fn devices() -> Vec<Device> {
     let mut all = vec![];
     for precision in Precision::ALL {
-        for level in Level::available().into_iter().filter(|_| !mutated()) {
+        for level in Level::available().into_iter().filter(|_| !mutated() && !sanitized()) {
             all.extend([1, 2].map(|threads| Device::cpu(level, threads, precision)));
         }
         #[cfg(simt)]
-        all.extend(simt::SCHEDULES.map(|schedule| Device::simt(schedule, precision)));
+        all.extend(schedules().iter().map(|&schedule| Device::simt(schedule, precision)));
         if !mutated() && Card::count().is_ok_and(|gpus| gpus > 0) {
             all.push(Device::gpu(precision));
         }
     }
     all
+}
+
+/// The orders of threads to run kernels in. What AddressSanitizer looks at, addresses, no order changes: there one is enough.
+#[cfg(simt)]
+fn schedules() -> &'static [simt::Schedule] {
+    if sanitized() { &simt::SCHEDULES[1..2] } else { &simt::SCHEDULES }
+}
+
+/// Whether the kernels were built with AddressSanitizer (.ci/sanitize): then nothing else is of interest.
+fn sanitized() -> bool {
+    std::env::var_os("CIGL_SANITIZE").is_some()
 }
 
 /// Whether this process runs the kernels with a synchronisation left out: then nothing else is of interest.
