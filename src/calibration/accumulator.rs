@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::bins::{BinTable, Bins};
 use super::bootstrap::Intervals;
+use super::brier_parts::{BinSums, BrierParts};
 use super::exact_sum::ExactSum;
 use super::metrics::{Gaps, Metrics};
 use super::one_vs_rest::{ClassTally, OneVsRest};
@@ -184,26 +185,18 @@ impl Accumulator {
         total / self.n as f64 / self.classes as f64
     }
 
-    /// Murphy's decomposition (1973) class by class, with the within-bin variance and covariance of Stephenson et al. (2008)
-    /// as one term, so that reliability - resolution + uncertainty + within-bin is the Brier score.
     fn brier_parts(&self) -> BrierParts {
         let mut parts = BrierParts::default();
-        let n = self.n as f64;
         for bins in self.one_vs_rest.classes() {
-            let base_rate = bins.iter().map(|tally| tally.positives).sum::<u64>() as f64 / n;
-            parts.uncertainty += base_rate * (1.0 - base_rate);
-            for tally in bins.iter().filter(|tally| tally.n > 0) {
-                let weight = tally.n as f64 / n;
-                let (rate, forecast) = (tally.positives as f64 / tally.n as f64, tally.p().value() / tally.n as f64);
-                let mean_square = tally.p_squared().value() / tally.n as f64;
-                let mean_product = tally.p_of_positives().value() / tally.n as f64;
-                parts.reliability += weight * (forecast - rate).powi(2);
-                parts.resolution += weight * (rate - base_rate).powi(2);
-                let (variance, covariance) = (mean_square - forecast * forecast, mean_product - forecast * rate);
-                parts.within_bin += weight * (variance - 2.0 * covariance);
-            }
+            let sums: Vec<BinSums> = bins.iter().map(BinSums::of).collect();
+            parts.add_class(&sums, self.n as f64);
         }
         parts
+    }
+
+    /// Each class's own probability against [y = k].
+    pub(super) fn one_vs_rest(&self) -> &OneVsRest {
+        &self.one_vs_rest
     }
 
     /// What [`Metrics::binning`] says of the errors that need no order.
@@ -229,14 +222,6 @@ fn check_room(samples: u64) -> Result<()> {
         return Err(Error::shape("calibration", format!("{samples} samples, expected at most {MOST_SAMPLES}")));
     }
     Ok(())
-}
-
-#[derive(Default)]
-struct BrierParts {
-    reliability: f64,
-    resolution: f64,
-    uncertainty: f64,
-    within_bin: f64,
 }
 
 #[cfg(test)]

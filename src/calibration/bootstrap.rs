@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::adaptive::{Pair, equal_mass_bins};
 use super::bins::Bins;
+use super::class_resampling::{ClassCells, Row, Rows};
 use super::evaluator::{Options, Scheme};
 use super::metrics::{Gaps, Metrics};
+use super::one_vs_rest::OneVsRest;
 use super::outcome::Outcome;
 use crate::rng::{Domain, Stream};
 
@@ -19,7 +21,7 @@ pub const RESAMPLES: u32 = 1000;
 pub const LARGE_N: usize = 200_000;
 
 /// Equal-width confidence cells of the multinomial bootstrap, each split into right and wrong.
-const CELLS: usize = 4096;
+pub(super) const CELLS: usize = 4096;
 
 /// How the intervals were made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,14 +33,17 @@ pub enum Method {
     /// functions of (confidence, correct) are left out.
     #[serde(rename = "basic multinomial bootstrap over 4096 confidence cells x correct, 1000 resamples")]
     Multinomial,
+    /// Above 200,000 samples of two files: counts of each file drawn over 4,096 cells of neighbouring confidences.
+    #[serde(rename = "basic multinomial bootstrap over 4096 equal-mass confidence cells, 1000 resamples")]
+    EqualMass,
 }
 
 /// 95 % intervals [low, high] of metrics, in the metrics' units.
 ///
 /// Basic (reflected) bootstrap: with estimate t and the resamples' quantiles q, [2 t - q(97.5 %), 2 t - q(2.5 %)], cut to
 /// the metric's range (never below 0, `l2_debiased_sq` excepted). Resampled ECE is biased upwards, so the percentile
-/// interval would often lie wholly above the estimate; the reflected one undoes that. The class-wise errors and the parts of
-/// the Brier score have no intervals here: each resample would go through all N C probabilities.
+/// interval would often lie wholly above the estimate; the reflected one undoes that. Class-wise, probabilities up to 0.01 of
+/// wrong classes enter a resample by their mean.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Intervals {
     /// Of `accuracy`.
@@ -53,6 +58,18 @@ pub struct Intervals {
     /// Of `brier`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub brier_ci95: Option<[f64; 2]>,
+    /// Of `brier_reliability`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brier_reliability_ci95: Option<[f64; 2]>,
+    /// Of `brier_resolution`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brier_resolution_ci95: Option<[f64; 2]>,
+    /// Of `brier_uncertainty`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brier_uncertainty_ci95: Option<[f64; 2]>,
+    /// Of `brier_within_bin`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brier_within_bin_ci95: Option<[f64; 2]>,
     /// Of `ece`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ece_ci95: Option<[f64; 2]>,
@@ -68,6 +85,12 @@ pub struct Intervals {
     /// Of `ace`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ace_ci95: Option<[f64; 2]>,
+    /// Of `class_ece`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class_ece_ci95: Option<[f64; 2]>,
+    /// Of `tace`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tace_ci95: Option<[f64; 2]>,
     /// Of `l2_debiased_sq`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub l2_debiased_sq_ci95: Option<[f64; 2]>,
@@ -95,66 +118,101 @@ impl Cell {
     }
 }
 
-/// The resampled quantities, in [`Intervals`]' order.
-type Statistics = [f64; 11];
+/// The resampled quantities, in the order in which [`intervals`] takes them.
+type Statistics = [f64; 17];
 
 /// Intervals of `metrics`. Up to [`LARGE_N`] samples their outcomes are given, in any order; above, only the sorted top-label
 /// pairs are looked at. Resample r draws from the stream (seed, [`Domain::Bootstrap`], r) over sorted samples, so neither
 /// their order nor the thread count changes a bit.
-pub(super) fn intervals(mut outcomes: Vec<Outcome>, pairs: &[Pair], metrics: &Metrics, options: &Options) -> Intervals {
+pub(super) fn intervals(
+    outcomes: Vec<Outcome>,
+    rows: &Rows,
+    tallies: &OneVsRest,
+    pairs: &[Pair],
+    metrics: &Metrics,
+    options: &Options,
+) -> Intervals {
     let bins = Bins { count: options.bins, ..Bins::STANDARD };
     let method = if pairs.len() > LARGE_N { Method::Multinomial } else { Method::Samples };
-    let (cells, counts) = match method {
+    let (cells, counts, classes) = match method {
         Method::Samples => {
-            outcomes.sort_unstable_by(|a, b| {
+            let mut samples: Vec<(Outcome, Row)> = outcomes.into_iter().zip(rows.iter()).collect();
+            samples.sort_unstable_by(|(a, row), (b, other)| {
                 (a.confidence.total_cmp(&b.confidence))
                     .then(a.correct.cmp(&b.correct))
                     .then(a.nll.total_cmp(&b.nll))
                     .then(a.brier.total_cmp(&b.brier))
                     .then(a.top5.cmp(&b.top5))
+                    .then_with(|| row.cmp(other))
             });
+            let (outcomes, rows): (Vec<Outcome>, Vec<Row>) = samples.into_iter().unzip();
             let cells: Vec<Cell> = outcomes.iter().map(|o| Cell::new(*o, f64::from(o.confidence), bins)).collect();
             let counts = vec![1; cells.len()];
-            (cells, counts)
+            (cells, counts, Some(ClassCells::new(&rows, tallies, bins)))
         }
-        Method::Multinomial => confidence_cells(pairs, bins),
+        _ => {
+            let (cells, counts) = confidence_cells(pairs, bins);
+            (cells, counts, None)
+        }
     };
     let n = pairs.len() as u64;
-    let resamples: Vec<Statistics> = (0..RESAMPLES)
-        .into_par_iter()
-        .map(|r| {
-            let mut stream = Stream::new(options.seed, Domain::Bootstrap, r, 0);
-            let drawn = match method {
-                Method::Samples => draw_samples(cells.len(), &mut stream),
-                Method::Multinomial => draw_multinomial(&counts, n, stream),
-            };
-            statistics(&cells, &drawn, n, options)
+    let statistics = |counts: &[u64]| statistics(&cells, counts, n, classes.as_ref(), options);
+    let resamples = Resamples::new(options.seed, 0, statistics(&counts), |mut stream| {
+        statistics(&match method {
+            Method::Samples => draw_samples(cells.len(), &mut stream),
+            _ => draw_multinomial(&counts, n, &mut stream),
         })
-        .collect();
-    // Of the cells themselves, since resamples scatter around that: equal to the metrics when a cell is a sample.
-    let centre = statistics(&cells, &counts, n, options);
-    let interval = |at: usize, estimate: Option<f64>, range: [f64; 2]| {
-        let mut drawn: Vec<f64> = resamples.iter().map(|statistics| statistics[at]).collect();
-        drawn.sort_unstable_by(f64::total_cmp);
-        let estimate = estimate.filter(|value| value.is_finite())?;
-        let bound = |q: f64| (estimate + centre[at] - quantile(&drawn, q)).clamp(range[0], range[1]);
-        Some([bound(0.975), bound(0.025)])
-    };
-    const FRACTION: [f64; 2] = [0.0, 1.0];
+    });
+    let interval = |at, estimate, range| resamples.interval(at, estimate, range);
     let by_sample = |at, estimate, range| (method == Method::Samples).then(|| interval(at, estimate, range)).flatten();
     Intervals {
         accuracy_ci95: interval(0, Some(metrics.accuracy), FRACTION),
         top5_ci95: by_sample(1, metrics.top5, FRACTION),
         nll_ci95: by_sample(2, Some(metrics.nll), [0.0, f64::INFINITY]),
         brier_ci95: by_sample(3, Some(metrics.brier), [0.0, 2.0]),
+        brier_reliability_ci95: by_sample(13, Some(metrics.brier_reliability), [0.0, 2.0]),
+        brier_resolution_ci95: by_sample(14, Some(metrics.brier_resolution), FRACTION),
+        brier_uncertainty_ci95: by_sample(15, Some(metrics.brier_uncertainty), FRACTION),
+        brier_within_bin_ci95: by_sample(16, Some(metrics.brier_within_bin), ANY),
         ece_ci95: interval(4, Some(metrics.ece), FRACTION),
         ece_10_ci95: interval(5, Some(metrics.ece_10), FRACTION),
         rmsce_ci95: interval(6, Some(metrics.rmsce), FRACTION),
         mce_ci95: interval(7, Some(metrics.mce), FRACTION),
         ace_ci95: interval(8, metrics.ace, FRACTION),
-        l2_debiased_sq_ci95: interval(9, metrics.l2_debiased_sq, [f64::NEG_INFINITY, f64::INFINITY]),
+        class_ece_ci95: by_sample(11, Some(metrics.class_ece), FRACTION),
+        tace_ci95: by_sample(12, metrics.tace, FRACTION),
+        l2_debiased_sq_ci95: interval(9, metrics.l2_debiased_sq, ANY),
         aurc_ci95: by_sample(10, metrics.aurc, FRACTION),
         ci95_method: Some(method),
+    }
+}
+
+/// The range of fractions.
+pub(super) const FRACTION: [f64; 2] = [0.0, 1.0];
+/// That of what may be negative.
+const ANY: [f64; 2] = [f64::NEG_INFINITY, f64::INFINITY];
+
+/// K quantities of [`RESAMPLES`] resamples.
+pub(super) struct Resamples<const K: usize> {
+    /// Of what is drawn from: resamples scatter around that, which need not be the estimate where cells stand for samples.
+    centre: [f64; K],
+    drawn: Vec<[f64; K]>,
+}
+
+impl<const K: usize> Resamples<K> {
+    /// Resample r is made by `draw` from the stream (seed, [`Domain::Bootstrap`], r, `of`).
+    pub(super) fn new(seed: u64, of: u32, centre: [f64; K], draw: impl Fn(Stream) -> [f64; K] + Sync) -> Self {
+        let one = |r| draw(Stream::new(seed, Domain::Bootstrap, r, of));
+        Resamples { centre, drawn: (0..RESAMPLES).into_par_iter().map(one).collect() }
+    }
+
+    /// The basic interval of quantity `at`, cut to `range`; none where there is no finite estimate.
+    pub(super) fn interval(&self, at: usize, estimate: Option<f64>, range: [f64; 2]) -> Option<[f64; 2]> {
+        let estimate = estimate.filter(|value| value.is_finite())?;
+        let mut drawn: Vec<f64> = self.drawn.iter().map(|quantities| quantities[at]).collect();
+        drawn.sort_unstable_by(f64::total_cmp);
+        let bound = |q: f64| (estimate + self.centre[at] - quantile(&drawn, q)).clamp(range[0], range[1]);
+        Some([bound(0.975), bound(0.025)])
     }
 }
 
@@ -180,7 +238,7 @@ fn confidence_cells(pairs: &[Pair], bins: Bins) -> (Vec<Cell>, Vec<u64>) {
 }
 
 /// How often each of `n` samples is drawn in `n` draws with replacement.
-fn draw_samples(n: usize, stream: &mut Stream) -> Vec<u64> {
+pub(super) fn draw_samples(n: usize, stream: &mut Stream) -> Vec<u64> {
     let mut counts = vec![0; n];
     for _ in 0..n {
         counts[stream.below(n as u32) as usize] += 1;
@@ -189,7 +247,7 @@ fn draw_samples(n: usize, stream: &mut Stream) -> Vec<u64> {
 }
 
 /// `n` draws over cells with probabilities counts / n: cell by cell a binomial of what is left.
-fn draw_multinomial(counts: &[u64], n: u64, stream: Stream) -> Vec<u64> {
+pub(super) fn draw_multinomial(counts: &[u64], n: u64, stream: &mut Stream) -> Vec<u64> {
     let mut bits = Bits(stream);
     let (mut draws, mut mass) = (n, n);
     let draw = |&count: &u64| {
@@ -204,7 +262,7 @@ fn draw_multinomial(counts: &[u64], n: u64, stream: Stream) -> Vec<u64> {
 }
 
 /// The metrics of a resample: `counts[i]` copies of cell i, `n` in all.
-fn statistics(cells: &[Cell], counts: &[u64], n: u64, options: &Options) -> Statistics {
+fn statistics(cells: &[Cell], counts: &[u64], n: u64, classes: Option<&ClassCells>, options: &Options) -> Statistics {
     let mut binned = vec![(0u64, 0u64, 0f64); options.bins];
     let mut paper = [(0u64, 0u64, 0f64); Bins::PAPER.count];
     let (mut correct, mut top5, mut nll, mut brier) = (0, 0, 0.0, 0.0);
@@ -226,6 +284,7 @@ fn statistics(cells: &[Cell], counts: &[u64], n: u64, options: &Options) -> Stat
         Scheme::Mass => by_mass,
     };
     let mean = |sum: f64| sum / n as f64;
+    let by_class = classes.map(|classes| classes.statistics(counts)).unwrap_or_default();
     [
         mean(correct as f64),
         mean(top5 as f64),
@@ -238,6 +297,12 @@ fn statistics(cells: &[Cell], counts: &[u64], n: u64, options: &Options) -> Stat
         by_mass.ece,
         main.l2_debiased_sq.unwrap_or(0.0),
         if n as usize > LARGE_N { 0.0 } else { aurc(cells, counts, n) },
+        by_class.class_ece,
+        by_class.tace,
+        by_class.brier.reliability,
+        by_class.brier.resolution,
+        by_class.brier.uncertainty,
+        by_class.brier.within_bin,
     ]
 }
 
@@ -271,9 +336,9 @@ fn quantile(sorted: &[f64], q: f64) -> f64 {
 }
 
 /// Lends a stream to `rand_distr`.
-struct Bits(Stream);
+struct Bits<'a>(&'a mut Stream);
 
-impl TryRng for Bits {
+impl TryRng for Bits<'_> {
     type Error = std::convert::Infallible;
 
     fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
@@ -320,7 +385,7 @@ mod tests {
     fn multinomial_counts_add_up_and_have_the_right_mean_and_variance() {
         let counts = [100, 3000, 1, 899];
         let draws: Vec<Vec<u64>> =
-            (0..2000).map(|r| draw_multinomial(&counts, 4000, Stream::new(5, Domain::Bootstrap, r, 0))).collect();
+            (0..2000).map(|r| draw_multinomial(&counts, 4000, &mut Stream::new(5, Domain::Bootstrap, r, 0))).collect();
         assert!(draws.iter().all(|d| d.iter().sum::<u64>() == 4000));
         for (k, &count) in counts.iter().enumerate() {
             let mean = draws.iter().map(|d| d[k] as f64).sum::<f64>() / 2000.0;

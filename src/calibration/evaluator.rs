@@ -8,6 +8,7 @@ use super::adaptive::{self, Pair};
 use super::bin_sweep::{self, BinCount};
 use super::bins::Bins;
 use super::bootstrap::{self, LARGE_N};
+use super::class_resampling::Rows;
 use super::metrics::Metrics;
 use super::outcome::{BLOCK, Outcome};
 use super::recalibration::{Recalibrator, Scratch};
@@ -69,8 +70,8 @@ pub struct Evaluation {
 /// Takes predictions batch by batch, in any order, and gives every metric at the end, intervals included.
 ///
 /// To what [`Accumulator`] holds it adds what metrics that need an order ask for: 4 bytes a sample (`ace`, `aurc`), 4 bytes
-/// for each probability above 0.01 (`tace`), and 40 bytes a sample for intervals of up to 200,000 samples. The results are
-/// equal to the last bit for any order, any batches and any number of threads.
+/// for each probability above 0.01 (`tace`); for intervals of up to 200,000 samples 48 bytes a sample and 8 for each
+/// probability above 0.01. The results are equal to the last bit for any order, any batches and any number of threads.
 #[derive(Clone, Debug)]
 pub struct Evaluator {
     options: Options,
@@ -97,6 +98,7 @@ struct Shard {
     pairs: u64,
     /// For intervals; empty once there are more than [`LARGE_N`] samples.
     outcomes: Vec<Outcome>,
+    rows: Rows,
     /// Predictions that a recalibrator changed.
     changed: u64,
 }
@@ -110,6 +112,7 @@ impl Evaluator {
             one_vs_rest: options.ordered.then(|| vec![Vec::new(); classes]),
             pairs: 0,
             outcomes: Vec::new(),
+            rows: Rows::default(),
             changed: 0,
         };
         let shards = vec![shard; rayon::current_num_threads().max(1)];
@@ -145,7 +148,7 @@ impl Evaluator {
             outcomes: self.options.ordered && self.options.intervals && self.samples <= LARGE_N as u64,
         };
         if !keep.outcomes {
-            self.shards.iter_mut().for_each(|shard| shard.outcomes = Vec::new());
+            self.shards.iter_mut().for_each(|shard| (shard.outcomes, shard.rows) = (Vec::new(), Rows::default()));
         }
         if self.shards.iter().map(|shard| shard.pairs).sum::<u64>() > TACE_PAIRS {
             self.shards.iter_mut().for_each(|shard| shard.one_vs_rest = None);
@@ -222,7 +225,14 @@ impl Evaluator {
             metrics.binning.insert("tace".into(), bins);
         }
         if options.intervals {
-            metrics.intervals = bootstrap::intervals(all.outcomes, sorted, &metrics, &options);
+            metrics.intervals = bootstrap::intervals(
+                all.outcomes,
+                &all.rows,
+                all.accumulator.one_vs_rest(),
+                sorted,
+                &metrics,
+                &options,
+            );
         }
         let bin_sweep = if options.bin_sweep { bin_sweep::sweep(sorted) } else { Vec::new() };
         Ok(Evaluation { metrics, reliability, bin_sweep })
@@ -274,6 +284,7 @@ impl Shard {
         }
         if keep.outcomes {
             self.outcomes.push(*outcome);
+            self.rows.add(probs, label);
         }
     }
 
@@ -285,6 +296,7 @@ impl Shard {
             (ours, _) => *ours = None,
         }
         self.outcomes.extend(other.outcomes);
+        self.rows.extend(other.rows);
         self.changed += other.changed;
         Ok(())
     }

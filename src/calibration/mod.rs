@@ -37,6 +37,8 @@ mod adaptive;
 mod bin_sweep;
 mod bins;
 mod bootstrap;
+mod brier_parts;
+mod class_resampling;
 mod evaluator;
 mod exact_sum;
 mod histogram;
@@ -64,7 +66,7 @@ pub use outcome::Outcome;
 pub use recalibration::Recalibrator;
 pub use reliability::{Bin, Reliability};
 pub use scores::{Kind, Score, Scores};
-pub use separation::{Confidences, Separation};
+pub use separation::{Confidences, Separation, SeparationIntervals};
 
 use crate::Result;
 

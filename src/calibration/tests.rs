@@ -105,7 +105,10 @@ fn keys_come_in_the_specified_order_and_only_where_they_exist() {
                ece ece_10 rmsce mce ace class_ece tace l2_debiased_sq aurc binning";
     assert_eq!(keys(5, false), all);
     assert_eq!(keys(3, false), all.replace("top5 ", ""));
-    assert!(keys(5, true).starts_with(&format!("{all} accuracy_ci95 top5_ci95 nll_ci95 brier_ci95 ece_ci95 ")));
+    // An infinite or missing metric has no interval; the predictions are all alike, so nothing else is missing.
+    let intervals: Vec<String> =
+        all.split(' ').filter(|key| !matches!(*key, "n" | "binning")).map(|key| format!("{key}_ci95")).collect();
+    assert_eq!(keys(5, true), format!("{all} {} ci95_method", intervals.join(" ")));
 }
 
 // The wording of calibration.md: number of bins, scheme, edges and norm of every calibration error.
@@ -195,6 +198,78 @@ fn intervals_of_ece_hold_the_true_value() {
     assert!((0..40).filter(holds).count() >= 32);
 }
 
+/// `n` samples of two classes whose first has a probability uniform in [.6, .99), a multiple of 2^-12, and is right by .2 less
+/// often than that says.
+fn overconfident(n: usize, seed: u32) -> Metrics {
+    let mut stream = Stream::new(u64::from(seed), Domain::Bootstrap, 0, 14);
+    let (mut probs, mut labels) = (Vec::new(), Vec::new());
+    for _ in 0..n {
+        let p = (4096.0 * (0.6 + 0.39 * stream.uniform())).floor() / 4096.0;
+        probs.extend([p as f32, 1.0 - p as f32]);
+        labels.push(u32::from(stream.uniform() > p - 0.2));
+    }
+    let options = Options { intervals: true, seed: 1, ..Options::default() };
+    evaluate(Scores::Probs(&probs), &labels, 2, &options).unwrap().metrics
+}
+
+// The second class mirrors the first, so its errors are the same in every resample: were classes drawn one by one, the
+// intervals would be narrower by the square root of two.
+#[test]
+fn of_two_classes_the_class_wise_intervals_are_those_of_the_top_label() {
+    let found = overconfident(300, 1).intervals;
+    for (classes, top) in [(found.class_ece_ci95, found.ece_ci95), (found.tace_ci95, found.ace_ci95)] {
+        let (classes, top) = (classes.unwrap(), top.unwrap());
+        assert!((0..2).all(|end| (classes[end] - top[end]).abs() < 1e-7), "{classes:?} is not {top:?}");
+        assert!(top[1] - top[0] > 0.02);
+    }
+}
+
+// The mean of y is p - .2 in every bin: class-wise errors .2, reliability 2 x .04, uncertainty 2 x .595 x .405. Below 32 of 40
+// has a chance of one in 7,000.
+#[test]
+fn class_wise_intervals_hold_the_true_values() {
+    let all: Vec<Intervals> = (0..40).map(|seed| overconfident(600, seed).intervals).collect();
+    let holds = |interval: fn(&Intervals) -> Option<[f64; 2]>, truth: f64| {
+        all.iter().filter_map(interval).filter(|[low, high]| *low < truth && truth < *high).count()
+    };
+    assert!(holds(|found| found.class_ece_ci95, 0.2) >= 32);
+    assert!(holds(|found| found.tace_ci95, 0.2) >= 32);
+    assert!(holds(|found| found.brier_reliability_ci95, 0.08) >= 32);
+    assert!(holds(|found| found.brier_uncertainty_ci95, 2.0 * 0.595 * 0.405) >= 32);
+}
+
+// 2 q (1 - q) of a binomial q has the standard deviation 2 |1 - 2 q| sqrt(q (1 - q) / n) (delta method).
+#[test]
+fn uncertainty_intervals_have_the_width_of_the_delta_method() {
+    let found = overconfident(4000, 3);
+    let [low, high] = found.intervals.brier_uncertainty_ci95.unwrap();
+    let q = found.accuracy;
+    let width = 2.0 * 1.96 * 2.0 * (1.0 - 2.0 * q).abs() * (q * (1.0 - q) / 4000.0).sqrt();
+    assert!(((high - low) / width - 1.0).abs() < 0.12, "{} against {width}", high - low);
+}
+
+#[test]
+fn intervals_of_certain_and_right_predictions_of_one_class_have_no_width() {
+    let options = Options { intervals: true, ..Options::default() };
+    let of = evaluate(Scores::Probs(&[1.0, 0.0].repeat(50)), &[0; 50], 2, &options).unwrap().metrics.intervals;
+    let brier = [of.brier_reliability_ci95, of.brier_resolution_ci95, of.brier_uncertainty_ci95];
+    assert_eq!(brier, [Some([0.0; 2]); 3]);
+    assert_eq!([of.class_ece_ci95, of.tace_ci95, of.brier_within_bin_ci95], [Some([0.0; 2]); 3]);
+}
+
+#[test]
+fn class_wise_intervals_depend_on_the_seed() {
+    let (logits, labels) = reproducible(100);
+    let of = |seed| {
+        let options = Options { intervals: true, seed, ..Options::default() };
+        evaluate(Scores::Logits(&logits), &labels, 10, &options).unwrap().metrics.intervals
+    };
+    assert_eq!(of(1), of(1));
+    assert_ne!(of(1).class_ece_ci95, of(2).class_ece_ci95);
+    assert_ne!(of(1).tace_ci95, of(2).tace_ci95);
+    assert_ne!(of(1).brier_resolution_ci95, of(2).brier_resolution_ci95);
+}
+
 #[test]
 fn large_sets_are_resampled_by_cell_and_say_so() {
     let n = LARGE_N + 1;
@@ -217,6 +292,7 @@ fn large_sets_are_resampled_by_cell_and_say_so() {
     let [low, high] = intervals.ece_ci95.unwrap();
     assert!(low < 0.05 && 0.05 < high && high - low < 0.01, "{low}..{high}");
     assert_eq!((intervals.ci95_method, intervals.nll_ci95), (Some(Method::Multinomial), None));
+    assert_eq!((intervals.class_ece_ci95, intervals.tace_ci95, intervals.brier_within_bin_ci95), (None, None, None));
 }
 
 proptest! {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::args::{BinScheme, CalibrateArgs, Recalibration, ScoreKind};
@@ -9,7 +10,9 @@ use super::machine::use_threads;
 use super::metrics::{Measured, about, about_predictions, kind_name};
 use super::output::{print, tell};
 use crate::calibration::predictions::{Labels, Predictions, Values};
-use crate::calibration::{Evaluation, Evaluator, Kind, Options, Recalibrator, Scheme, Scores, Separation};
+use crate::calibration::{
+    Evaluation, Evaluator, Kind, Options, Recalibrator, Scheme, Scores, Separation, SeparationIntervals,
+};
 use crate::error::{Error, Result};
 use crate::report::{plot, png};
 use crate::train::checkpoint::write_atomically;
@@ -49,12 +52,9 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<()> {
     more.insert("classes".into(), classes.into());
     more.insert("kind".into(), kind_name(kind).into());
     more.insert("kind_guessed".into(), guessed.into());
-    if let Some(separation) = &separation {
-        more.extend([
-            ("auroc".to_string(), Value::from(separation.auroc)),
-            ("aupr".into(), separation.aupr.into()),
-            ("fpr95".into(), separation.fpr95.into()),
-        ]);
+    if let Some((separation, intervals)) = &separation {
+        more.extend(json_keys(separation)?);
+        more.extend(json_keys(intervals)?);
     }
     if let Some(recalibrator) = &recalibrator {
         more.insert("recalibration".into(), about(recalibrator, changed));
@@ -79,7 +79,7 @@ fn print_text(
     args: &CalibrateArgs,
     measured: &Measured,
     recalibrator: Option<(&Recalibrator, u64)>,
-    separation: Option<Separation>,
+    separation: Option<(Separation, SeparationIntervals)>,
     (kind, guessed, classes): (Kind, bool, usize),
 ) -> Result<()> {
     let metrics = &measured.evaluation.metrics;
@@ -93,16 +93,26 @@ fn print_text(
     }
     print("")?;
     measured.print_table()?;
-    if let (Some(found), Some(ood)) = (separation, &args.ood) {
+    if let (Some((found, intervals)), Some(ood)) = (separation, &args.ood) {
+        let with = |value: f64, interval: Option<[f64; 2]>| match interval {
+            Some([low, high]) => format!("{value:.4} ({low:.4} to {high:.4})"),
+            None => format!("{value:.4}"),
+        };
         print(format_args!(
-            "\nagainst {}: AUROC {:.4}, AUPR {:.4}, FPR at 95 % TPR {:.4}",
+            "\nagainst {}: AUROC {}, AUPR {}, FPR at 95 % TPR {}",
             ood.display(),
-            found.auroc,
-            found.aupr,
-            found.fpr95
+            with(found.auroc, intervals.auroc_ci95),
+            with(found.aupr, intervals.aupr_ci95),
+            with(found.fpr95, intervals.fpr95_ci95)
         ))?;
     }
     Ok(())
+}
+
+/// The keys of a struct of metrics.
+fn json_keys(metrics: &impl Serialize) -> Result<Map<String, Value>> {
+    let json = |e| Error::Resources(format!("the metrics cannot be written as JSON: {e}"));
+    serde_json::to_value(metrics).and_then(serde_json::from_value).map_err(json)
 }
 
 fn open(args: &CalibrateArgs, path: &Path, labels: Option<&Path>) -> Result<Predictions> {
@@ -166,11 +176,12 @@ fn same_file(a: &Path, b: &Path) -> bool {
     a.canonicalize().ok().zip(b.canonicalize().ok()).is_some_and(|(a, b)| a == b)
 }
 
-/// How well confidence tells the predictions from those of `ood`.
-fn separate(args: &CalibrateArgs, ood: &Path, classes: usize) -> Result<Separation> {
+/// How well confidence tells the predictions from those of `ood`, with intervals where they are asked for.
+fn separate(args: &CalibrateArgs, ood: &Path, classes: usize) -> Result<(Separation, SeparationIntervals)> {
     let inside = open(args, &args.predictions, args.labels.as_deref())?.confidences()?;
     let outside = Predictions::open(ood, Labels::Unneeded { classes }, kind(args))?.confidences()?;
-    Separation::new(&inside, &outside)
+    let intervals = args.intervals.then(|| Separation::intervals(&inside, &outside, args.seed)).transpose()?;
+    Ok((Separation::new(&inside, &outside)?, intervals.unwrap_or_default()))
 }
 
 /// Draws the reliability diagram, or both of a recalibration, to `path`, and beside it the confidences and the numbers of bins.

@@ -134,6 +134,21 @@ fn another_set_is_told_apart_by_confidence() {
     // Of 8 x 3 pairs those of .75 against .8 are lost. At the threshold .75, one outsider of three is accepted.
     assert!(close(&found["auroc"], 20.0 / 24.0) && close(&found["fpr95"], 1.0 / 3.0), "{found}");
     assert!(close(&found["aupr"], 0.5 * 1.0 + 0.5 * (8.0 / 9.0)), "{found}");
+    assert!(found.get("auroc_ci95").is_none());
+    let with_intervals = || {
+        let mut command = calibrate(&file);
+        command.arg("--intervals").arg("--ood").arg(&ood);
+        command
+    };
+    let found = json(with_intervals());
+    for key in ["auroc", "aupr", "fpr95", "class_ece", "tace", "brier_reliability", "brier_within_bin"] {
+        let ends: Vec<f64> = serde_json::from_value(found[format!("{key}_ci95")].clone()).unwrap();
+        let value = found[key].as_f64().unwrap();
+        assert!(ends[0] <= value + 1e-9 && value <= ends[1] + 1e-9 && ends.len() == 2, "{key}: {found}");
+    }
+    assert_eq!(found["separation_ci95_method"], "basic bootstrap, 1000 resamples");
+    let text = String::from_utf8(succeed(with_intervals()).stdout).unwrap();
+    assert!(text.contains("AUROC 0.8333 ("), "{text}");
 }
 
 #[test]
