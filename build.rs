@@ -50,15 +50,15 @@ fn main() {
 
 fn build() -> Result<()> {
     println!("cargo::rustc-check-cfg=cfg(simt)");
-    if env::var_os("CARGO_FEATURE_SIMT").is_some() {
-        simt::simt();
-    }
     println!("cargo::rerun-if-changed=kernels");
     let variables = ["REQUIRE_NVRTC", find::DOWNLOAD, "DOCS_RS", "CARGO_NET_OFFLINE"];
     variables.iter().chain(&find::VARIABLES).for_each(|name| println!("cargo::rerun-if-env-changed={name}"));
 
     let out = PathBuf::from(variable("OUT_DIR")?);
     let kernels = Kernels::read(&Path::new(&variable("CARGO_MANIFEST_DIR")?).join("kernels"))?;
+    if env::var_os("CARGO_FEATURE_SIMT").is_some() {
+        simt::simt(&kernels)?;
+    }
     let store = find::download().unwrap_or_else(|| out.clone());
     fs::create_dir_all(&store).map_err(|e| format!("{}: {e}", store.display()))?;
     // Builds of several profiles run side by side and share the download and the compiled images.

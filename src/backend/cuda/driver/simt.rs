@@ -29,7 +29,7 @@ unsafe extern "C" {
     #[cfg(test)]
     fn simt_forget_visits();
     #[cfg(test)]
-    fn simt_visited(number: c_uint, file: *mut *const c_char, line: *mut c_int, what: *mut *const c_char) -> bool;
+    fn simt_visited(number: c_uint, file: *mut *const c_char, line: *mut c_int) -> bool;
 }
 
 /// The most parameters that the engine takes.
@@ -256,10 +256,10 @@ pub(crate) struct Site {
 #[cfg(test)]
 pub(crate) fn take_visits() -> Vec<Site> {
     let visit = |number| {
-        let (mut file, mut line, mut what) = (std::ptr::null(), 0, std::ptr::null());
-        // SAFETY: three places to write to; the strings are literals.
+        let (mut file, mut line) = (std::ptr::null(), 0);
+        // SAFETY: two places to write to; the string is a literal.
         unsafe {
-            simt_visited(number, &mut file, &mut line, &mut what)
+            simt_visited(number, &mut file, &mut line)
                 .then(|| Site { file: CStr::from_ptr(file).to_string_lossy().into_owned(), line: line as u32 })
         }
     };

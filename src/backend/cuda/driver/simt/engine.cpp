@@ -1,29 +1,16 @@
-// The engine behind engine.h: fibers, their schedule, barriers, collectives, guarded memory.
+// The engine behind engine.h: the schedule of a block's threads, barriers, collectives, asynchronous copies.
 #include "engine.h"
 
+#include <algorithm>
 #include <cstdarg>
 #include <cstdio>
-#include <algorithm>
-#include <csetjmp>
-#include <csignal>
 #include <cstdlib>
 #include <mutex>
 #include <string>
 #include <vector>
-#include <sys/mman.h>
-#include <unistd.h>
 
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
-#include <sanitizer/common_interface_defs.h>
-#define SIMT_ASAN 1
-#else
-#define ASAN_POISON_MEMORY_REGION(at, bytes) ((void)(at), (void)(bytes))
-#define ASAN_UNPOISON_MEMORY_REGION(at, bytes) ((void)(at), (void)(bytes))
-#endif
-#if !defined(__x86_64__)
-#include <ucontext.h>
-#endif
+#include "fiber.h"
+#include "memory.h"
 
 namespace simt {
 
@@ -41,17 +28,10 @@ struct Schedule {
     unsigned late_copies;
 };
 
-constexpr size_t PAGE = 4096;
 constexpr size_t SHARED_LIMIT = 48 << 10;
 constexpr unsigned THREADS = 1024;
-#if SIMT_ASAN
-constexpr size_t STACK = 256 << 10;
-// Lies before each variable in shared memory, for nobody to touch.
-constexpr size_t RED_ZONE = 128;
-#else
-constexpr size_t STACK = 64 << 10;
-constexpr size_t RED_ZONE = 0;
-#endif
+// Lies before each variable in shared memory, for nobody to touch; only AddressSanitizer sees who does.
+constexpr size_t RED_ZONE = SIMT_ASAN ? 128 : 0;
 constexpr unsigned VARIABLES = 32;
 // A multiple of pages for up to 32 variables.
 constexpr size_t SHARED_ROOM = SHARED_LIMIT + VARIABLES * RED_ZONE;
@@ -87,37 +67,20 @@ struct Engine {
     unsigned count = 0, alive = 0;
     unsigned waiting = 0;
     const Site* barrier_site = nullptr;
-    int sum = 0, all = 1, any = 0, result[3] = {};
     bool aborted = false;
     std::string error;
     void (*run)(void* const*) = nullptr;
     void* const* arguments = nullptr;
-    void* main_stack_pointer = nullptr;
-#if !defined(__x86_64__)
-    ucontext_t main_context;
-    std::vector<ucontext_t> contexts{THREADS};
-#endif
-    const void* main_stack = nullptr;
-    size_t main_stack_size = 0;
-    void* main_fake = nullptr;
 
     // Tests: a place to leave out, "FILE:LINE" in the environment, and the places visited.
     std::string skip_file;
     int skip_line = 0;
     std::vector<char> visited;
 
-    sigjmp_buf fault;
-    volatile sig_atomic_t launching = 0;
-    char fault_message[400];
-
     Engine() {
-        stacks = map(THREADS * STACK);
-        mprotect(stacks, THREADS * STACK, PROT_READ | PROT_WRITE);
-        // Shared memory ends at a page that cannot be touched, and so does whatever lies before it.
-        unsigned char* region = reinterpret_cast<unsigned char*>(map(SHARED_ROOM + 2 * PAGE));
-        shared_begin = region + PAGE;
+        stacks = static_cast<char*>(need(allocate(THREADS * STACK, "the stacks")));
+        shared_begin = static_cast<unsigned char*>(need(allocate(SHARED_ROOM, "shared memory")));
         shared_end = shared_begin + SHARED_ROOM;
-        mprotect(shared_begin, SHARED_ROOM, PROT_READ | PROT_WRITE);
         const char* skip = getenv("CIGL_SIMT_SKIP");
         if (const char* colon = skip ? strrchr(skip, ':') : nullptr) {
             skip_file.assign(skip, colon);
@@ -125,19 +88,13 @@ struct Engine {
         }
     }
     ~Engine() {
-        // Others may get these addresses.
-        ASAN_UNPOISON_MEMORY_REGION(stacks, THREADS * STACK);
-        ASAN_UNPOISON_MEMORY_REGION(shared_begin, SHARED_ROOM);
-        munmap(stacks, THREADS * STACK);
-        munmap(shared_begin - PAGE, SHARED_ROOM + 2 * PAGE);
+        release(stacks);
+        release(shared_begin);
     }
-    static char* map(size_t bytes) {
-        void* at = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (at == MAP_FAILED) {
-            fprintf(stderr, "simt: no memory for %zu bytes of stacks\n", bytes);
-            abort();
-        }
-        return static_cast<char*>(at);
+    static void* need(void* memory) {
+        if (memory) return memory;
+        fprintf(stderr, "simt: no memory for an engine\n");
+        abort();
     }
     unsigned next_random() {
         random ^= random << 13;
@@ -155,79 +112,21 @@ Engine& here() {
     return *engine;
 }
 
-// ---- Switching between fibers
-
-#if defined(__x86_64__)
-extern "C" void simt_switch(void** save, void* load);
-asm(R"(
-    .text
-    .globl simt_switch
-    .type simt_switch,@function
-    .align 16
-simt_switch:
-    pushq %rbp
-    pushq %rbx
-    pushq %r12
-    pushq %r13
-    pushq %r14
-    pushq %r15
-    movq %rsp,(%rdi)
-    movq %rsi,%rsp
-    popq %r15
-    popq %r14
-    popq %r13
-    popq %r12
-    popq %rbx
-    popq %rbp
-    popq %rcx
-    jmp *%rcx
-    .size simt_switch,.-simt_switch
-)");
-#endif
+// ---- Threads
 
 void resume(Thread& t) {
-    Engine& e = *engine;
     current = &t;
-#if SIMT_ASAN
-    __sanitizer_start_switch_fiber(&e.main_fake, t.stack, STACK);
-#endif
-#if defined(__x86_64__)
-    simt_switch(&e.main_stack_pointer, t.stack_pointer);
-#else
-    swapcontext(&e.main_context, &e.contexts[t.linear]);
-#endif
-#if SIMT_ASAN
-    __sanitizer_finish_switch_fiber(e.main_fake, nullptr, nullptr);
-#endif
+    enter_fiber(t.fiber);
 }
 
-void suspend(bool for_ever = false) {
-    Engine& e = *engine;
-    Thread& t = *current;
-    (void)for_ever;
-#if SIMT_ASAN
-    __sanitizer_start_switch_fiber(for_ever ? nullptr : &t.sanitizer, e.main_stack, e.main_stack_size);
-#endif
-#if defined(__x86_64__)
-    simt_switch(&t.stack_pointer, e.main_stack_pointer);
-#else
-    swapcontext(&e.contexts[t.linear], &e.main_context);
-#endif
-#if SIMT_ASAN
-    __sanitizer_finish_switch_fiber(t.sanitizer, &e.main_stack, &e.main_stack_size);
-#endif
-}
+void suspend() { leave_fiber(current->fiber); }
 
 void finish();
 
 void body() {
-    Engine& e = *engine;
-#if SIMT_ASAN
-    __sanitizer_finish_switch_fiber(nullptr, &e.main_stack, &e.main_stack_size);
-#endif
-    e.run(e.arguments);
+    engine->run(engine->arguments);
     finish();
-    suspend(true);
+    leave_fiber(current->fiber, true);
 }
 
 void prepare(Engine& e, unsigned linear) {
@@ -238,34 +137,12 @@ void prepare(Engine& e, unsigned linear) {
     t.warp = linear / 32;
     t.state = State::Ready;
     t.copies = t.groups = 0;
-    t.stack = e.stacks + linear * STACK;
-    t.sanitizer = nullptr;
-#if defined(__x86_64__)
-    // Staggered: equal addresses modulo the page size would fight for the same cache sets.
-    uintptr_t top = (uintptr_t(t.stack) + STACK - linear % 61 * 128) & ~uintptr_t(15);
-    void** at = reinterpret_cast<void**>(top);
-    *--at = nullptr;
-    *--at = reinterpret_cast<void*>(&body);
-    for (int i = 0; i < 6; i++) *--at = nullptr;
-    t.stack_pointer = at;
-#else
-    ucontext_t& context = e.contexts[linear];
-    getcontext(&context);
-    context.uc_stack.ss_sp = t.stack;
-    context.uc_stack.ss_size = STACK;
-    context.uc_link = nullptr;
-    makecontext(&context, body, 0);
-#endif
+    prepare_fiber(t.fiber, e.stacks + linear * STACK, linear, body);
 }
 
 // ---- Waiting
 
 void release_barrier(Engine& e) {
-    e.result[0] = e.sum;
-    e.result[1] = e.all;
-    e.result[2] = e.any;
-    e.sum = e.any = 0;
-    e.all = 1;
     e.waiting = 0;
     for (unsigned i = 0; i < e.count; i++)
         if (e.threads[i].state == State::AtBarrier) e.threads[i].state = State::Ready;
@@ -305,6 +182,7 @@ void shuffle_order(Engine& e, unsigned* order, unsigned n) {
 }
 
 void describe_deadlock(Engine& e) {
+    e.aborted = true;
     e.error = "deadlock:";
     unsigned shown = 0;
     for (unsigned i = 0; i < e.count && shown < 4; i++) {
@@ -320,12 +198,9 @@ void describe_deadlock(Engine& e) {
 
 // One warp runs as far as it can (to a barrier or its end) before the next starts: the largest skew that the program
 // allows. Taking turns after each step would hide a missing barrier.
-bool run_block(Engine& e) {
+void run_block(Engine& e) {
     e.count = e.alive = grid.threads.x * grid.threads.y * grid.threads.z;
     e.waiting = 0;
-    e.sum = e.any = 0;
-    e.all = 1;
-    e.aborted = false;
     e.variables.clear();
     e.shared_at = e.shared_end;
     ASAN_POISON_MEMORY_REGION(e.shared_begin, SHARED_ROOM);
@@ -351,91 +226,29 @@ bool run_block(Engine& e) {
                     if (t.state != State::Ready) continue;
                     again = progress = true;
                     resume(t);
-                    if (e.aborted) return false;
+                    if (e.aborted) return;
                 }
                 // Sometimes a warp is left half way.
                 if (e.schedule.order == Random && e.next_random() % 8 == 0) break;
             }
         }
-        if (!progress) {
-            describe_deadlock(e);
-            return false;
-        }
+        if (!progress) return describe_deadlock(e);
     }
-    return true;
 }
 
-bool run_grid(Engine& e) {
+void run_grid(Engine& e) {
     unsigned blocks = grid.blocks.x * grid.blocks.y * grid.blocks.z;
     std::vector<unsigned> order(blocks);
     for (unsigned i = 0; i < blocks; i++) order[i] = e.schedule.order == Reverse ? blocks - 1 - i : i;
     if (e.schedule.order == Random) shuffle_order(e, order.data(), blocks);
     for (unsigned b : order) {
         grid.block = {b % grid.blocks.x, b / grid.blocks.x % grid.blocks.y, b / (grid.blocks.x * grid.blocks.y)};
-        if (!run_block(e)) return false;
-    }
-    return true;
-}
-
-// ---- Device memory and faults
-
-struct Region {
-    char* map;
-    size_t map_bytes;
-    char* user;
-    size_t bytes;
-};
-std::mutex regions_lock;
-std::vector<Region> regions;
-struct sigaction previous[2];
-
-void on_fault(int signal, siginfo_t* info, void* context) {
-    if (!engine || !engine->launching) {
-        struct sigaction& p = previous[signal == SIGBUS];
-        if (p.sa_flags & SA_SIGINFO) p.sa_sigaction(signal, info, context);
-        else sigaction(signal, &p, nullptr);
-        return;
-    }
-    Engine& e = *engine;
-    char* at = static_cast<char*>(info->si_addr);
-    char place[160] = "memory that belongs to no buffer";
-    if (at >= reinterpret_cast<char*>(e.shared_begin) - PAGE && at < reinterpret_cast<char*>(e.shared_end) + PAGE) {
-        snprintf(place, sizeof place, "shared memory, %ld bytes past its end", long(at - reinterpret_cast<char*>(e.shared_end)));
-    } else {
-        long nearest = 1l << 40;
-        // No lock: the thread that faults may hold it only inside simt_allocate, which touches no guarded page.
-        for (const Region& r : regions) {
-            long distance = at < r.user ? r.user - at : at - r.user;
-            if (distance >= nearest) continue;
-            nearest = distance;
-            snprintf(place, sizeof place, "a buffer of %zu bytes, at byte %ld", r.bytes, long(at - r.user));
-        }
-    }
-    snprintf(e.fault_message, sizeof e.fault_message, "block (%u,%u,%u) thread (%u,%u,%u) leaves %s", grid.block.x, grid.block.y,
-             grid.block.z, current->index.x, current->index.y, current->index.z, place);
-    siglongjmp(e.fault, 1);
-}
-
-void install_handler() {
-    static std::once_flag once;
-    std::call_once(once, [] {
-        struct sigaction action {};
-        action.sa_sigaction = on_fault;
-        action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
-        sigaction(SIGSEGV, &action, &previous[0]);
-        sigaction(SIGBUS, &action, &previous[1]);
-    });
-    // A fiber's stack may be what overflowed: the handler needs one of its own.
-    stack_t now;
-    sigaltstack(nullptr, &now);
-    if (now.ss_flags & SS_DISABLE) {
-        static thread_local char alternative[64 << 10];
-        stack_t own{};
-        own.ss_sp = alternative;
-        own.ss_size = sizeof alternative;
-        sigaltstack(&own, nullptr);
+        run_block(e);
+        if (e.aborted) return;
     }
 }
+
+// ---- What there is to run, and to wait at
 
 Entry* entries;
 std::mutex site_list_lock;
@@ -474,22 +287,22 @@ static void visit(Engine& e, Site& site) {
     e.visited[number] = 1;
 }
 
+// Instances of a template have sites of their own.
+static bool same_place(const Site& a, const Site& b) { return &a == &b || (a.line == b.line && !strcmp(a.file, b.file)); }
+
 bool skipped(Site& site) {
     Engine& e = *engine;
     visit(e, site);
     return site.line == e.skip_line && e.skip_file == site.file;
 }
 
-int barrier(Site& site, int value, int mode) {
+void barrier(Site& site) {
     Engine& e = *engine;
-    if (skipped(site)) return 0;
+    if (skipped(site)) return;
     if (!e.waiting) e.barrier_site = &site;
-    else if (e.barrier_site != &site && (e.barrier_site->line != site.line || strcmp(e.barrier_site->file, site.file)))
+    else if (!same_place(*e.barrier_site, site))
         fail("is in %s at %s:%d while others wait at %s:%d", site.what, site.file, site.line, e.barrier_site->file,
              e.barrier_site->line);
-    e.sum += value;
-    e.all &= value;
-    e.any |= value;
     if (++e.waiting == e.alive) {
         release_barrier(e);
     } else {
@@ -497,7 +310,6 @@ int barrier(Site& site, int value, int mode) {
         current->waits_at = &site;
         suspend();
     }
-    return e.result[mode];
 }
 
 void* shared(const void* owner, size_t bytes) {
@@ -539,7 +351,7 @@ Met rendezvous(unsigned mask, Site& site, const void* given, size_t bytes, Combi
     if (!c->arrived) {
         c->site = &site;
         c->combine = combine;
-    } else if (c->site != &site && (c->site->line != site.line || strcmp(c->site->file, site.file))) {
+    } else if (!same_place(*c->site, site)) {
         fail("calls %s at %s:%d while lanes of its warp are in %s at %s:%d", site.what, site.file, site.line, c->site->what,
              c->site->file, c->site->line);
     }
@@ -560,32 +372,21 @@ Met rendezvous(unsigned mask, Site& site, const void* given, size_t bytes, Combi
 
 // ---- Asynchronous copies
 
-static void land(Thread& t, unsigned count) {
-    for (unsigned i = 0; i < count; i++) {
-        const Copy& c = t.copy[i];
-        memcpy(c.to, c.from, c.valid);
-        memset(static_cast<char*>(c.to) + c.valid, 0, c.bytes - c.valid);
-    }
-    std::copy(t.copy + count, t.copy + t.copies, t.copy);
-    t.copies -= count;
-    for (unsigned i = 0; i < t.groups; i++) t.group_end[i] -= std::min(t.group_end[i], count);
+static void land(const Copy& c) {
+    memcpy(c.to, c.from, c.valid);
+    memset(static_cast<char*>(c.to) + c.valid, 0, c.bytes - c.valid);
 }
 
 void copy_async(void* to, const void* from, unsigned bytes, unsigned valid) {
     preempt();
     Thread& t = *current;
     if (uintptr_t(to) % bytes || (valid && uintptr_t(from) % bytes)) fail("copies %u bytes to or from an address that is no multiple of that", bytes);
+    const Copy copy = {to, from, bytes, valid};
+    if (!engine->schedule.late_copies) return land(copy);
     if (t.copies == COPIES) fail("has more than %u cp.async in flight", unsigned(COPIES));
-    t.copy[t.copies++] = {to, from, bytes, valid};
-    if (engine->schedule.late_copies) {
-        // What it will overwrite is as good as gone: nobody may read it from here on.
-        memset(to, 0xFF, bytes);
-    } else {
-        const Copy c = t.copy[t.copies - 1];
-        memcpy(c.to, c.from, c.valid);
-        memset(static_cast<char*>(c.to) + c.valid, 0, c.bytes - c.valid);
-        t.copies--;
-    }
+    t.copy[t.copies++] = copy;
+    // What it will overwrite is as good as gone: nobody may read it from here on.
+    memset(to, 0xFF, bytes);
 }
 
 void copy_commit() {
@@ -599,9 +400,12 @@ void copy_wait(unsigned left, Site& site) {
     Thread& t = *current;
     if (t.groups <= left) return;
     unsigned done = t.groups - left, count = t.group_end[done - 1];
-    land(t, count);
+    std::for_each(t.copy, t.copy + count, land);
+    std::copy(t.copy + count, t.copy + t.copies, t.copy);
+    t.copies -= count;
     std::copy(t.group_end + done, t.group_end + t.groups, t.group_end);
     t.groups -= done;
+    for (unsigned i = 0; i < t.groups; i++) t.group_end[i] -= count;
 }
 
 }  // namespace simt
@@ -629,65 +433,36 @@ int simt_launch(const Entry* entry, void* const* arguments, const unsigned block
     e.random = schedule[1] * 2654435761u + 12345u;
     e.run = entry->run;
     e.arguments = arguments;
+    e.aborted = false;
     grid = {{0, 0, 0}, {blocks[0], blocks[1], blocks[2]}, {threads, 1, 1}};
     if (threads == 0 || threads > THREADS) {
         snprintf(message, message_size, "a block has 1 to %u threads, not %u", THREADS, threads);
         return 1;
     }
-    install_handler();
-    if (sigsetjmp(e.fault, 1)) {
-        e.launching = 0;
-        // Threads that did not end have left their frames.
-        ASAN_UNPOISON_MEMORY_REGION(e.stacks, THREADS * STACK);
-        snprintf(message, message_size, "%s", e.fault_message);
-        return 1;
-    }
-    e.launching = 1;
-    bool good = run_grid(e);
-    e.launching = 0;
-    if (good) return 0;
+    const char* fault = run_guarded([] { run_grid(*engine); });
+    if (!fault && !e.aborted) return 0;
+    // Threads that did not end have left their frames.
     ASAN_UNPOISON_MEMORY_REGION(e.stacks, THREADS * STACK);
-    snprintf(message, message_size, "%s", e.error.c_str());
+    snprintf(message, message_size, "%s", fault ? fault : e.error.c_str());
     return 1;
 }
 
-// Memory that ends at an inaccessible page (but for rounding up to 16 bytes) and starts as zeros.
-void* simt_allocate(size_t bytes) {
-    size_t body = (bytes + PAGE - 1) / PAGE * PAGE, whole = body + 2 * PAGE;
-    void* at = mmap(nullptr, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (at == MAP_FAILED) return nullptr;
-    char* map = static_cast<char*>(at);
-    if (mprotect(map + PAGE, body, PROT_READ | PROT_WRITE)) return nullptr;
-    char* user = map + PAGE + body - (bytes + 15) / 16 * 16;
-    ASAN_POISON_MEMORY_REGION(map + PAGE, user - map - PAGE);
-    ASAN_POISON_MEMORY_REGION(user + bytes, map + PAGE + body - user - bytes);
-    std::lock_guard<std::mutex> hold(regions_lock);
-    regions.push_back({map, whole, user, bytes});
-    return user;
-}
+void* simt_allocate(size_t bytes) { return allocate(bytes, "a buffer"); }
 
-void simt_free(void* user) {
-    std::lock_guard<std::mutex> hold(regions_lock);
-    auto found = std::find_if(regions.begin(), regions.end(), [=](const Region& r) { return r.user == user; });
-    if (found == regions.end()) return;
-    ASAN_UNPOISON_MEMORY_REGION(found->map, found->map_bytes);
-    munmap(found->map, found->map_bytes);
-    regions.erase(found);
-}
+void simt_free(void* at) { release(at); }
 
 void simt_forget_visits() {
     here().visited.clear();
 }
 
 // The number-th place of synchronisation that this thread visited since; false when there are no more.
-bool simt_visited(unsigned number, const char** file, int* line, const char** what) {
+bool simt_visited(unsigned number, const char** file, int* line) {
     Engine& e = here();
     std::lock_guard<std::mutex> hold(site_list_lock);
     for (const Site* s : site_list) {
         if (s->number >= e.visited.size() || !e.visited[s->number] || number--) continue;
         *file = s->file;
         *line = s->line;
-        *what = s->what;
         return true;
     }
     return false;

@@ -17,9 +17,10 @@
 #include <type_traits>
 #include <utility>
 
+#include "fiber.h"
+
 #define __global__
 #define __device__
-#define __host__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
 #define __align__(n) alignas(n)
@@ -27,11 +28,9 @@
 struct uint2 { unsigned x, y; };
 struct uint3 { unsigned x, y, z; };
 struct alignas(16) uint4 { unsigned x, y, z, w; };
-struct alignas(8) float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
 static inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
-static inline float2 make_float2(float x, float y) { return {x, y}; }
 static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
 namespace simt {
@@ -61,9 +60,7 @@ struct Thread {
     State state;
     const Site* waits_at;
     void* waits_on;
-    void* stack;
-    void* stack_pointer;
-    void* sanitizer;
+    Fiber fiber;
     unsigned copies, groups;
     unsigned group_end[GROUPS];
     Copy copy[COPIES];
@@ -78,7 +75,7 @@ extern __thread Grid grid;
 
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
 bool skipped(Site& site);
-int barrier(Site& site, int value, int mode);
+void barrier(Site& site);
 void* shared(const void* owner, size_t bytes);
 void preempt();
 
@@ -114,14 +111,6 @@ template <class T> T shuffle_down(unsigned mask, T value, unsigned by, Site& sit
 template <class T> T shuffle_xor(unsigned mask, T value, unsigned by, Site& site) {
     return shuffle(mask, value, current->lane ^ by, site);
 }
-inline unsigned ballot(unsigned mask, bool vote, Site& site) {
-    Met met = rendezvous(mask, site, &vote, 1);
-    unsigned votes = 0;
-    for (unsigned lane = 0; lane < 32; lane++)
-        if (met.lanes >> lane & 1 && met.of<bool>(lane)) votes |= 1u << lane;
-    return votes;
-}
-
 // A skipped __syncwarp may be left out; a skipped shuffle has no meaning, so only __syncwarp asks.
 inline void warp_barrier(unsigned mask, Site& site) {
     if (!skipped(site)) rendezvous(mask, site, nullptr, 0);
@@ -172,20 +161,13 @@ struct Entry {
 #define threadIdx (::simt::current->index)
 #define blockIdx (::simt::grid.block)
 #define blockDim (::simt::grid.threads)
-#define gridDim (::simt::grid.blocks)
 
-#define __syncthreads() ((void)::simt::barrier(SIMT_SITE("__syncthreads"), 0, 0))
-#define __syncthreads_count(p) ::simt::barrier(SIMT_SITE("__syncthreads_count"), (p) != 0, 0)
-#define __syncthreads_and(p) ::simt::barrier(SIMT_SITE("__syncthreads_and"), (p) != 0, 1)
-#define __syncthreads_or(p) ::simt::barrier(SIMT_SITE("__syncthreads_or"), (p) != 0, 2)
+#define __syncthreads() ::simt::barrier(SIMT_SITE("__syncthreads"))
 #define __syncwarp() ::simt::warp_barrier(~0u, SIMT_SITE("__syncwarp"))
 #define __shfl_sync(mask, value, from) ::simt::shuffle(mask, value, from, SIMT_SITE("__shfl_sync"))
 #define __shfl_up_sync(mask, value, by) ::simt::shuffle_up(mask, value, by, SIMT_SITE("__shfl_up_sync"))
 #define __shfl_down_sync(mask, value, by) ::simt::shuffle_down(mask, value, by, SIMT_SITE("__shfl_down_sync"))
 #define __shfl_xor_sync(mask, value, by) ::simt::shuffle_xor(mask, value, by, SIMT_SITE("__shfl_xor_sync"))
-#define __ballot_sync(mask, vote) ::simt::ballot(mask, vote, SIMT_SITE("__ballot_sync"))
-// Blocks run one after the other, so a fence has nothing to order.
-#define __threadfence() ((void)::simt::skipped(SIMT_SITE("__threadfence")))
 
 // No atomicAdd for floats: its order is the scheduler's, and results would differ from run to run.
 static inline unsigned atomicAdd(unsigned* at, unsigned by) {
@@ -194,23 +176,10 @@ static inline unsigned atomicAdd(unsigned* at, unsigned by) {
 static inline unsigned long long atomicAdd(unsigned long long* at, unsigned long long by) {
     return simt::atomic_update(at, [=](unsigned long long old) { return old + by; });
 }
-static inline unsigned atomicOr(unsigned* at, unsigned bits) {
-    return simt::atomic_update(at, [=](unsigned old) { return old | bits; });
-}
-
-template <class T> static inline T __ldg(const T* at) { return *at; }
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
-static inline int __clz(unsigned x) { return x ? __builtin_clz(x) : 32; }
-static inline int __ffs(unsigned x) { return __builtin_ffs(int(x)); }
-static inline unsigned __brev(unsigned x) {
-    unsigned y = 0;
-    for (int i = 0; i < 32; i++) y |= (x >> i & 1u) << (31 - i);
-    return y;
-}
 static inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned((unsigned long long)a * b >> 32); }
 static inline unsigned __float_as_uint(float x) { unsigned u; memcpy(&u, &x, 4); return u; }
 static inline float __uint_as_float(unsigned u) { float x; memcpy(&x, &u, 4); return x; }
-static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 static inline unsigned min(unsigned a, unsigned b) { return a < b ? a : b; }
 static inline unsigned max(unsigned a, unsigned b) { return a > b ? a : b; }
 static inline int min(int a, int b) { return a < b ? a : b; }
