@@ -7,24 +7,12 @@ use std::hint::black_box;
 
 use cigl::backend::cpu::Cpu;
 use cigl::config::{Assignment, Config};
-use cigl::data::{Dataset, ImageShape, Normalisation};
-use cigl::train::run::new_model;
-use cigl::train::schedule::Timetable;
+use cigl::data::{Dataset, ImageShape};
 use cigl::train::start;
 use cigl::train::trainer::Trainer;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 const IMAGE: ImageShape = ImageShape { channels: 3, height: 32, width: 32 };
-
-/// Random images, never zeros.
-fn images(n: usize) -> Dataset {
-    let mut draws = cigl::rng::Stream::new(0, cigl::rng::Domain::Shuffle, 0, 1);
-    let pixels = (0..n * IMAGE.elements()).map(|_| draws.bits() as u8).collect();
-    let labels = (0..n).map(|_| draws.below(10)).collect();
-    let names = (0..10).map(|i| i.to_string()).collect();
-    let normalisation = Normalisation::new(255, &[0.5; 3], &[0.25; 3]);
-    Dataset::in_memory("random", IMAGE, names, normalisation, labels, pixels).expect("the sizes fit")
-}
 
 fn steps(c: &mut Criterion) {
     let mut group = c.benchmark_group("training_step");
@@ -39,11 +27,9 @@ fn steps(c: &mut Criterion) {
             ];
             let settings = settings.map(|s| Assignment::parse(&s).expect("a known key"));
             let config = Config::resolve(Some(preset), None, &settings).expect("a known preset");
-            let set = images(8 * batch);
-            let timetable = Timetable::new(&config, set.len()).expect("a schedule");
-            let model = new_model(&config, &set, Box::new(Cpu::new())).expect("a network");
-            let mut trainer = Trainer::new(&config, timetable, model, &set).expect("a run");
-            start::initialise(&config, trainer.model()).expect("weights and masks");
+            let set = Dataset::random(IMAGE, 10, 8 * batch).expect("the sizes fit");
+            let network = start::network(&config).expect("a known network");
+            let mut trainer = Trainer::start(&config, network, &set, Box::new(Cpu::new())).expect("a run");
             group.sample_size(10).throughput(Throughput::Elements(batch as u64));
             let name = format!("{preset}/batch {batch}/{method} {sparsity}");
             group.bench_function(name, |b| b.iter(|| black_box(trainer.step().expect("a finite loss"))));

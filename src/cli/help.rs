@@ -91,6 +91,9 @@ Examples:
 /// Examples of `bench`.
 pub(super) const BENCH_EXAMPLES: &str = "\
 Examples:
+  cigl bench step --sparsity 0.95
+  cigl bench step --preset cifar10-resnet50 --batch 32 --sparsity 0.9 --set sparse.distribution=uniform --json
+  cigl bench kernels --sparsity 0.99 --rounds 30
   cigl bench kernels --model h200
   cigl bench kernels --model h100 --preset cifar10-resnet50 --batch 512 --json";
 

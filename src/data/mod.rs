@@ -30,6 +30,7 @@ pub use source::Source;
 pub use split::{Limits, Splits, TrainTest};
 pub use targets::soft_targets;
 
+use crate::rng::{Domain, Stream};
 use crate::{Error, Result};
 
 /// The shape of one image, stored as (C, H, W).
@@ -121,6 +122,16 @@ impl Dataset {
         }
         Dataset { name: name.into(), shape, class_names, normalisation, labels, images: Images::Memory(pixels) }
             .checked()
+    }
+
+    /// `n` images of random pixels with random labels, always the same: something to measure speed with.
+    pub fn random(shape: ImageShape, classes: usize, n: usize) -> Result<Self> {
+        let mut draws = Stream::new(0, Domain::Shuffle, 0, 1);
+        let pixels = (0..n * shape.elements()).map(|_| draws.bits() as u8).collect();
+        let labels = (0..n).map(|_| draws.below(classes as u32)).collect();
+        let names = (0..classes).map(|class| class.to_string()).collect();
+        let normalisation = Normalisation::new(255, &vec![0.5; shape.channels], &vec![0.25; shape.channels]);
+        Dataset::in_memory("random", shape, names, normalisation, labels, pixels)
     }
 
     /// A data set of image files, decoded on demand: `labels` (N) and `paths` (N).

@@ -7,9 +7,10 @@ use super::grid::Grid;
 use super::simd::LANES;
 use crate::backend::{Map, Span};
 
-#[derive(Clone, Copy, bytemuck::Zeroable, bytemuck::Pod)]
+/// A vector's worth of floats where it can be loaded from one cache line.
+#[derive(Clone, Copy, Default, bytemuck::Zeroable, bytemuck::Pod)]
 #[repr(C, align(64))]
-struct Line([f32; LANES]);
+pub(crate) struct Line(pub(crate) [f32; LANES]);
 
 #[derive(Default)]
 pub(crate) struct Memory {

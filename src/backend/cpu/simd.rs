@@ -84,6 +84,10 @@ fn best() -> Level {
 /// All methods ask that the CPU has the instruction set, `load` and `store` also that 16 floats are there.
 #[allow(clippy::missing_safety_doc)] // the contract is the trait's, stated once above
 pub(crate) trait Lanes: Copy {
+    /// Sixteen-float vectors that fit into registers, about.
+    const REGISTERS: usize;
+    /// Rows and columns of pixels whose sums a sparse convolution keeps in registers.
+    const SPARSE_TILE: [usize; 2];
     /// Pixels that a dense convolution keeps in registers for each of four output channels.
     const TILE: usize;
     unsafe fn splat(x: f32) -> Self;
@@ -100,6 +104,8 @@ pub(crate) trait Lanes: Copy {
 }
 
 impl Lanes for [f32; LANES] {
+    const REGISTERS: usize = 4;
+    const SPARSE_TILE: [usize; 2] = [1, 2];
     const TILE: usize = 1;
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
@@ -153,6 +159,8 @@ pub(crate) mod x86 {
     // SAFETY, of every block below: the trait's contract says that the instruction set is there and pointers hold 16 floats.
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl Lanes for Avx2 {
+        const REGISTERS: usize = 8;
+        const SPARSE_TILE: [usize; 2] = [2, 3];
         const TILE: usize = 1;
         #[inline(always)]
         unsafe fn splat(x: f32) -> Self {
@@ -201,6 +209,8 @@ pub(crate) mod x86 {
     // SAFETY: as above.
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl Lanes for Avx512 {
+        const REGISTERS: usize = 32;
+        const SPARSE_TILE: [usize; 2] = [4, 4];
         const TILE: usize = 4;
         #[inline(always)]
         unsafe fn splat(x: f32) -> Self {

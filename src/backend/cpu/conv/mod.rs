@@ -5,6 +5,7 @@
 
 mod dense;
 mod sparse;
+mod tiles;
 mod weight_grad;
 
 pub(super) use sparse::SparseIndex;
@@ -19,8 +20,8 @@ use crate::backend::{Conv, Extent, Map, Sink, Weight};
 
 /// Below this density of M a layer runs on its index, above on the dense kernel.
 ///
-/// A nonzero of the sparse kernel costs about 1.5x a weight of the dense one, and more the fewer there are in a row of the index.
-const SPARSE_BELOW: f64 = 0.4;
+/// A nonzero of the sparse kernel costs about 1.4x a weight of the dense one.
+const SPARSE_BELOW: f64 = 0.65;
 
 /// A position of the kernel and where it looks.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +76,8 @@ impl Stencil {
                     let (i, j) = (reach(ry, position / kernel[1])?, reach(rx, position % kernel[1])?);
                     Some(Tap { position, offset: i * dy.row + j * LANES })
                 })
+                // A flipped kernel looks backwards; memory is read forwards.
+                .rev()
                 .collect(),
             rows: dx.shape.h.saturating_sub(ry).div_ceil(s),
             cols: dx.shape.w.saturating_sub(rx).div_ceil(s),

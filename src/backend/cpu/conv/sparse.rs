@@ -1,18 +1,28 @@
 //! The sparse stencil: only the weights inside M, in an order that keeps their inputs in L1.
 //!
-//! A strip of output pixels stays in registers; each nonzero is one broadcast and one multiply-add a pixel, wherever it is. Input
-//! channels go in blocks, so that the strip's inputs are read from L1 over all output channels. The index is built when M
-//! changes; the random mask only changes values.
+//! A tile of output pixels stays in registers; each nonzero is one broadcast and one multiply-add a pixel, wherever it is. Input
+//! channels go in blocks, so that what the tile sees of one block is read from L1 over all output channels. The index is built when M
+//! changes; the random mask only changes which values are taken along.
 
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::tiles::pieces;
 use super::{Direction, Stencil, View, each_task};
 use crate::backend::cpu::grid::Grid;
-use crate::backend::cpu::simd::{Lanes, Level, dispatch};
+use crate::backend::cpu::simd::{LANES, Lanes, Level, dispatch};
 use crate::bitmask::BitMask;
+
+/// What a tile's inputs may take of L1, the rest being for weights and sums.
+const INPUT_BYTES: usize = 36 * 1024;
+/// So many weights of a block and output channel are worth loading and storing the tile's sums for.
+const WORTH_A_BLOCK: f64 = 15.0;
 
 /// One weight of the index.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
-    /// From the start of the input block to the pixel that output (0, 0) sees.
+    /// From the start of an input block to the pixel that output (0, 0) sees.
     pub(super) offset: u32,
     /// Its element in (O, kH, kW, I) order.
     pub(super) element: u32,
@@ -20,23 +30,28 @@ pub(super) struct Entry {
 
 /// The weights of one class by (input block, output): those of block k and output o are `first[k outputs + o] ..`.
 #[derive(Debug)]
-pub(super) struct ClassIndex {
-    pub(super) first: Vec<u32>,
-    pub(super) entries: Vec<Entry>,
+struct ClassIndex {
+    first: Vec<u32>,
+    entries: Vec<Entry>,
 }
 
 #[derive(Debug)]
 pub(super) struct Index {
-    view_outputs: usize,
+    outputs: usize,
     pub(super) blocks: usize,
-    pub(super) classes: Vec<ClassIndex>,
+    classes: Vec<ClassIndex>,
 }
 
 impl Index {
-    /// The weights of one input block and output, of an index with a single class.
-    pub(super) fn entries(&self, block: usize, output: usize) -> &[Entry] {
-        let (class, at) = (&self.classes[0], block * self.view_outputs + output);
-        &class.entries[class.first[at] as usize..class.first[at + 1] as usize]
+    /// The weights of one input block, for each of some outputs; of an index with a single class.
+    pub(super) fn of_block(&self, block: usize, outputs: Range<usize>) -> impl Iterator<Item = &[Entry]> {
+        let (class, at) = (&self.classes[0], block * self.outputs);
+        outputs.map(move |o| &class.entries[class.first[at + o] as usize..class.first[at + o + 1] as usize])
+    }
+
+    /// The weights of some outputs, by block and output.
+    pub(super) fn entries(&self, outputs: Range<usize>) -> impl Iterator<Item = &Entry> {
+        (0..self.blocks).flat_map(move |block| self.of_block(block, outputs.clone())).flatten()
     }
 }
 
@@ -66,15 +81,22 @@ impl SparseIndex {
     }
 }
 
-/// Input channels a block: about 15 nonzeros a block and output, as few as keep the loop's overhead small.
-fn channels_per_block(view: View, density: f64) -> usize {
-    let per_channel = (density * (view.weight.kernel[0] * view.weight.kernel[1]) as f64).max(1e-3);
-    ((15.0 / per_channel) as usize).clamp(8, view.inputs().max(8))
+/// Input channels a block: as many as leave the tile's inputs in L1, or so many that a block is worth its overhead.
+///
+/// Sums do not depend on it: their order is that of the inputs, whatever is kept in registers in between.
+fn channels_per_block(view: View, stencils: &[Stencil], x: Grid, density: f64) -> usize {
+    let taps = stencils.iter().map(|s| s.taps.len()).max().unwrap_or(1);
+    let per_channel = (density * taps as f64).max(1e-3);
+    let seen = |step: usize, pixel: usize, kernel: usize| 3 * step / pixel + kernel;
+    let [rows, cols] = view.weight.kernel;
+    let [down, right] = stencils[0].x_step;
+    let bytes = seen(down, x.row, rows) * seen(right, LANES, cols) * LANES * size_of::<f32>();
+    ((WORTH_A_BLOCK / per_channel) as usize).max(INPUT_BYTES / bytes).clamp(1, view.inputs())
 }
 
 fn build(view: View, x: Grid, stencils: &[Stencil], mask: &BitMask) -> Index {
     let (inputs, outputs) = (view.inputs(), view.outputs());
-    let width = channels_per_block(view, mask.count() as f64 / mask.len() as f64);
+    let width = channels_per_block(view, stencils, x, mask.count() as f64 / mask.len() as f64);
     let blocks = inputs.div_ceil(width);
     let class = |stencil: &Stencil| {
         let (mut first, mut entries) = (Vec::with_capacity(blocks * outputs + 1), Vec::new());
@@ -96,7 +118,40 @@ fn build(view: View, x: Grid, stencils: &[Stencil], mask: &BitMask) -> Index {
         first.push(entries.len() as u32);
         ClassIndex { first, entries }
     };
-    Index { view_outputs: outputs, blocks, classes: stencils.iter().map(class).collect() }
+    Index { outputs, blocks, classes: stencils.iter().map(class).collect() }
+}
+
+/// A weight that is not zero, and where it looks.
+#[derive(Clone, Copy)]
+struct Nonzero {
+    offset: u32,
+    value: f32,
+}
+
+/// One block of a class: the weights of output o are `weights[first[o]..first[o + 1]]`.
+struct Block {
+    first: Vec<u32>,
+    weights: Vec<Nonzero>,
+}
+
+impl Block {
+    /// Takes along what `values` has of the index; what the random mask drops is not worth multiplying with.
+    fn gather(index: &Index, class: &ClassIndex, block: usize, values: &[f32]) -> Block {
+        let rows = &class.first[block * index.outputs..=(block + 1) * index.outputs];
+        let mut first = Vec::with_capacity(rows.len());
+        let mut weights = vec![Nonzero { offset: 0, value: 0.0 }; (rows[rows.len() - 1] - rows[0]) as usize];
+        let mut end = 0;
+        for row in rows.windows(2) {
+            first.push(end as u32);
+            for entry in &class.entries[row[0] as usize..row[1] as usize] {
+                let value = values[entry.element as usize];
+                weights[end] = Nonzero { offset: entry.offset, value };
+                end += usize::from(value != 0.0);
+            }
+        }
+        first.push(end as u32);
+        Block { first, weights }
+    }
 }
 
 pub(super) fn correlate(
@@ -108,17 +163,15 @@ pub(super) fn correlate(
     (y, gy): (&mut [f32], Grid),
     add: bool,
 ) {
-    let gather =
-        |class: &ClassIndex| -> Vec<f32> { class.entries.iter().map(|e| values[e.element as usize]).collect() };
-    let gathered: Vec<Vec<f32>> = index.classes.iter().map(gather).collect();
+    let gather = |class: &ClassIndex| -> Vec<Block> {
+        (0..index.blocks).into_par_iter().map(|block| Block::gather(index, class, block, values)).collect()
+    };
+    let gathered: Vec<Vec<Block>> = index.classes.iter().map(gather).collect();
     each_task((x, gx), (y, gy), add, |x, first_output, y| {
-        for ((stencil, class), values) in stencils.iter().zip(&index.classes).zip(&gathered) {
-            assert_eq!(values.len(), class.entries.len());
+        for (stencil, blocks) in stencils.iter().zip(&gathered) {
             dispatch!(level, run(
                 stencil: &Stencil = stencil,
-                index: &Index = index,
-                class: &ClassIndex = class,
-                values: &[f32] = values,
+                blocks: &[Block] = blocks,
                 first_output: usize = first_output,
                 x: &[f32] = x,
                 y: &mut [f32] = &mut *y,
@@ -130,14 +183,11 @@ pub(super) fn correlate(
 }
 
 /// # Safety
-/// As for [`Lanes`]; the index was built for the planes of `x`, and `y` holds whole planes from `first_output` on.
+/// As for [`Lanes`]; the blocks were built for the planes of `x`, and `y` holds whole planes from `first_output` on.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
 unsafe fn run<L: Lanes>(
     stencil: &Stencil,
-    index: &Index,
-    class: &ClassIndex,
-    values: &[f32],
+    blocks: &[Block],
     first_output: usize,
     x: &[f32],
     y: &mut [f32],
@@ -145,70 +195,103 @@ unsafe fn run<L: Lanes>(
     add: bool,
 ) {
     let outputs = y.len() / y_plane;
-    for row in 0..stencil.rows {
-        let mut col = 0;
-        while col < stencil.cols {
-            let left = stencil.cols - col;
-            // As many pixels as registers: 16 of 32 on AVX-512, 6 pairs of 16 on AVX2.
-            let width = if L::TILE >= 4 {
-                [16, 8, 4, 2].into_iter().find(|&w| w <= left).unwrap_or(1)
-            } else {
-                [6, 4, 2].into_iter().find(|&w| w <= left).unwrap_or(1)
-            };
-            for block in 0..index.blocks {
+    let [rows, cols] = L::SPARSE_TILE;
+    for (row, rows) in pieces(stencil.rows, rows) {
+        for (col, cols) in pieces(stencil.cols, cols) {
+            for (b, block) in blocks.iter().enumerate() {
+                let add = add || b > 0;
                 for o in 0..outputs {
-                    let at = block * index.view_outputs + first_output + o;
-                    let (from, to) = (class.first[at] as usize, class.first[at + 1] as usize);
-                    if from == to && block > 0 {
+                    let [from, to] = [first_output + o, first_output + o + 1].map(|o| block.first[o] as usize);
+                    if from == to && add {
                         continue;
                     }
-                    // SAFETY: the offsets name pixels of the input block, the output lies in its plane; the instruction
-                    // set is the caller's.
+                    // SAFETY: the offsets name pixels of the input block, the tile lies in the output's plane; the
+                    // instruction set is the caller's.
                     unsafe {
-                        let x = x.as_ptr().add(row * stencil.x_step[0] + col * stencil.x_step[1]);
                         let at = o * y_plane + stencil.y_at + row * stencil.y_step[0] + col * stencil.y_step[1];
-                        let y = y.as_mut_ptr().add(at);
-                        let (entries, values) = (class.entries.get_unchecked(from..to), values.get_unchecked(from..to));
-                        let add = add || block > 0;
-                        let steps = [stencil.x_step[1], stencil.y_step[1]];
-                        match width {
-                            16 => strip::<L, 16>(entries, values, x, y, steps, add),
-                            8 => strip::<L, 8>(entries, values, x, y, steps, add),
-                            6 => strip::<L, 6>(entries, values, x, y, steps, add),
-                            4 => strip::<L, 4>(entries, values, x, y, steps, add),
-                            2 => strip::<L, 2>(entries, values, x, y, steps, add),
-                            _ => strip::<L, 1>(entries, values, x, y, steps, add),
+                        let tile = Tile {
+                            weights: block.weights.get_unchecked(from..to),
+                            x: x.as_ptr().add(row * stencil.x_step[0] + col * stencil.x_step[1]),
+                            x_step: stencil.x_step,
+                            y: y.as_mut_ptr().add(at),
+                            y_step: stencil.y_step,
+                            add,
+                        };
+                        match stencil.x_step[1] / LANES {
+                            1 => tile.compute::<L, 1>(rows, cols),
+                            2 => tile.compute::<L, 2>(rows, cols),
+                            _ => tile.compute::<L, 0>(rows, cols),
                         }
                     }
                 }
             }
-            col += width;
         }
     }
 }
 
-#[inline(always)]
-unsafe fn strip<L: Lanes, const P: usize>(
-    entries: &[Entry],
-    values: &[f32],
+/// A few pixels of one output channel, and the weights of one block that they see.
+struct Tile<'a> {
+    weights: &'a [Nonzero],
     x: *const f32,
+    x_step: [usize; 2],
     y: *mut f32,
-    [x_step, y_step]: [usize; 2],
+    y_step: [usize; 2],
     add: bool,
-) {
-    // SAFETY: see `run`.
-    unsafe {
-        let mut sum: [L; P] =
-            if add { std::array::from_fn(|p| L::load(y.add(p * y_step))) } else { [L::splat(0.0); P] };
-        for (entry, &value) in entries.iter().zip(values) {
-            let from = x.add(entry.offset as usize);
-            let value = L::splat(value);
-            for (p, sum) in sum.iter_mut().enumerate() {
-                *sum = L::load(from.add(p * x_step)).fma(value, *sum);
+}
+
+impl Tile<'_> {
+    /// `STEP`: input pixels between outputs, 0 where only `x_step` knows.
+    #[inline(always)]
+    unsafe fn compute<L: Lanes, const STEP: usize>(&self, rows: usize, cols: usize) {
+        // SAFETY: the caller's.
+        unsafe {
+            match (rows, cols) {
+                (1, 1) => self.sum::<L, STEP, 1, 1>(),
+                (1, 2) => self.sum::<L, STEP, 1, 2>(),
+                (1, 3) => self.sum::<L, STEP, 1, 3>(),
+                (2, 1) => self.sum::<L, STEP, 2, 1>(),
+                (2, 2) => self.sum::<L, STEP, 2, 2>(),
+                (2, 3) => self.sum::<L, STEP, 2, 3>(),
+                _ if L::SPARSE_TILE[0] < 4 => unreachable!("tiles of this instruction set have no more pixels"),
+                (1, _) => self.sum::<L, STEP, 1, 4>(),
+                (2, _) => self.sum::<L, STEP, 2, 4>(),
+                (3, 1) => self.sum::<L, STEP, 3, 1>(),
+                (3, 2) => self.sum::<L, STEP, 3, 2>(),
+                (3, 3) => self.sum::<L, STEP, 3, 3>(),
+                (3, _) => self.sum::<L, STEP, 3, 4>(),
+                (_, 1) => self.sum::<L, STEP, 4, 1>(),
+                (_, 2) => self.sum::<L, STEP, 4, 2>(),
+                (_, 3) => self.sum::<L, STEP, 4, 3>(),
+                (_, _) => self.sum::<L, STEP, 4, 4>(),
             }
         }
-        for (p, sum) in sum.into_iter().enumerate() {
-            sum.store(y.add(p * y_step));
+    }
+
+    #[inline(always)]
+    unsafe fn sum<L: Lanes, const STEP: usize, const ROWS: usize, const COLS: usize>(&self) {
+        let right = if STEP == 0 { self.x_step[1] } else { STEP * LANES };
+        // SAFETY: see `run`.
+        unsafe {
+            let at = |r: usize, c: usize| self.y.add(r * self.y_step[0] + c * self.y_step[1]);
+            let mut sum: [[L; COLS]; ROWS] = if self.add {
+                std::array::from_fn(|r| std::array::from_fn(|c| L::load(at(r, c))))
+            } else {
+                [[L::splat(0.0); COLS]; ROWS]
+            };
+            for weight in self.weights {
+                let from = self.x.add(weight.offset as usize);
+                let value = L::splat(weight.value);
+                for (r, sums) in sum.iter_mut().enumerate() {
+                    for (c, sum) in sums.iter_mut().enumerate() {
+                        *sum = L::load(from.add(r * self.x_step[0] + c * right)).fma(value, *sum);
+                    }
+                }
+            }
+            for (r, sums) in sum.into_iter().enumerate() {
+                for (c, sum) in sums.into_iter().enumerate() {
+                    sum.store(at(r, c));
+                }
+            }
         }
     }
 }

@@ -1,103 +1,74 @@
 //! Weight gradients: each weight is the dot product of an output channel's gradient with a shifted input channel.
 //!
-//! A group of weights of one output channel (dense: of a few) shares the loads of dy. Partial sums stay in vectors over a patch of
-//! pixels and are folded at its end. A task owns some output channels, so nothing is reduced across tasks.
+//! Both kernels walk over tiles of pixels and add up a weight's products in the same order, in vectors whose lanes are folded after
+//! [`FOLD`] tiles: which one runs never changes a bit. A task is one fold of some output channels, so that wide maps are read from memory
+//! once; the folds are then added in their order, however many tasks there were.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::Stencil;
-use super::sparse::Index;
+use super::sparse::{Entry, Index};
+use super::tiles::pieces;
 use crate::backend::Weight;
 use crate::backend::cpu::grid::Grid;
+use crate::backend::cpu::memory::Line;
 use crate::backend::cpu::simd::{LANES, Lanes, Level, dispatch, sum_lanes};
 
-/// Pixels of a patch on the dense path: the fold of lanes costs little, and long f32 sums are bounded.
-const DENSE_PATCH: usize = 1024;
-/// Pixels of a patch on the sparse path: the inputs of one block of channels stay in L2 over all output channels of a task.
-const SPARSE_PATCH: usize = 256;
+/// Rows and columns of a tile.
+const TILE: usize = 4;
+/// Tiles whose products are summed in vectors before the lanes are folded: folding costs little, and long f32 sums are bounded.
+const FOLD: usize = 64;
+/// Tiles that the dense kernel treats together: their gradients stay in L1 over all inputs.
+const DENSE_TILES: usize = 4;
+/// Tiles that the sparse kernel treats together: their gradients stay in L2 over all blocks of inputs, and the sums of a block over the
+/// tiles.
+const SPARSE_TILES: usize = 8;
+/// Bytes of sums that the dense kernel keeps at once: in L2, most of them.
+const DENSE_SUMS: usize = 2 << 20;
+/// Tasks of a weight gradient, at least, where there are outputs enough.
+const TASKS: usize = 8;
 
-/// The output pixels of some blocks of images and some rows, summed in vectors before the lanes are folded.
-#[derive(Clone)]
-struct Patch {
-    blocks: Range<usize>,
-    rows: Range<usize>,
+/// A few pixels of one block of images.
+#[derive(Clone, Copy)]
+struct Tile {
+    /// Offset of its first pixel in an output channel of dy.
+    dy: usize,
+    /// Offset of what an output at the first pixel sees through a tap of offset 0.
+    x: usize,
+    rows: usize,
+    cols: usize,
 }
 
 /// What both kernels walk over.
 #[derive(Clone, Copy)]
 struct Walk<'a> {
-    stencil: &'a Stencil,
     x: &'a [f32],
-    x_block: usize,
+    x_step: [usize; 2],
     dy: &'a [f32],
-    dy_block: usize,
     dy_plane: usize,
-    blocks: usize,
+    dy_row: usize,
+}
+
+fn tiles(stencil: &Stencil, gx: Grid, gy: Grid) -> Vec<Tile> {
+    let of_block = |block: usize| {
+        pieces(stencil.rows, TILE).flat_map(move |(row, rows)| {
+            pieces(stencil.cols, TILE).map(move |(col, cols)| Tile {
+                dy: block * gy.block + stencil.y_at + row * stencil.y_step[0] + col * stencil.y_step[1],
+                x: block * gx.block + row * stencil.x_step[0] + col * stencil.x_step[1],
+                rows,
+                cols,
+            })
+        })
+    };
+    (0..gx.blocks).flat_map(of_block).collect()
 }
 
 impl<'a> Walk<'a> {
-    fn new(stencil: &'a Stencil, (x, gx): (&'a [f32], Grid), (dy, gy): (&'a [f32], Grid)) -> Self {
+    fn new(stencil: &Stencil, (x, gx): (&'a [f32], Grid), (dy, gy): (&'a [f32], Grid)) -> Self {
         assert!(x.len() == gx.len() && dy.len() == gy.len());
-        Walk { stencil, x, x_block: gx.block, dy, dy_block: gy.block, dy_plane: gy.plane, blocks: gx.blocks }
-    }
-
-    /// Patches of about so many pixels: a few rows of one block of images, or a few blocks of small images.
-    fn patches(&self, pixels: usize) -> impl Iterator<Item = Patch> + use<> {
-        let (rows, cols, blocks) = (self.stencil.rows, self.stencil.cols, self.blocks);
-        let (row_step, block_step) = ((pixels / cols).clamp(1, rows), (pixels / (rows * cols)).max(1));
-        (0..blocks).step_by(block_step).flat_map(move |block| {
-            (0..rows).step_by(row_step).map(move |row| Patch {
-                blocks: block..(block + block_step).min(blocks),
-                rows: row..(row + row_step).min(rows),
-            })
-        })
-    }
-
-    /// Sums `OUT` x `TAPS` products over a patch; `offsets` from the start of an input block, `outputs` channels of dy.
-    ///
-    /// # Safety
-    /// As for [`Lanes`]; the patch is one of this walk's, and the offsets name pixels inside an input block for every output of the
-    /// stencil.
-    #[inline(always)]
-    unsafe fn products<L: Lanes, const OUT: usize, const TAPS: usize>(
-        &self,
-        patch: &Patch,
-        outputs: [usize; OUT],
-        offsets: [usize; TAPS],
-    ) -> [[f32; TAPS]; OUT] {
-        let mut total = [[0.0; TAPS]; OUT];
-        // SAFETY: blocks, rows and columns are those of the maps that `new` checked; the rest is the caller's.
-        unsafe {
-            let mut sum = [[L::splat(0.0); TAPS]; OUT];
-            for block in patch.blocks.clone() {
-                for row in patch.rows.clone() {
-                    let x = self.x.as_ptr().add(block * self.x_block + row * self.stencil.x_step[0]);
-                    let dy = block * self.dy_block + self.stencil.y_at + row * self.stencil.y_step[0];
-                    let dy = self.dy.as_ptr().add(dy);
-                    let taps: [*const f32; TAPS] = std::array::from_fn(|t| x.add(offsets[t]));
-                    let grads: [*const f32; OUT] = std::array::from_fn(|o| dy.add(outputs[o] * self.dy_plane));
-                    for col in 0..self.stencil.cols {
-                        let g: [L; OUT] = std::array::from_fn(|o| L::load(grads[o].add(col * LANES)));
-                        for t in 0..TAPS {
-                            let pixel = L::load(taps[t].add(col * self.stencil.x_step[1]));
-                            for o in 0..OUT {
-                                sum[o][t] = pixel.fma(g[o], sum[o][t]);
-                            }
-                        }
-                    }
-                }
-            }
-            for o in 0..OUT {
-                for t in 0..TAPS {
-                    let mut lanes = [0.0; LANES];
-                    sum[o][t].store(lanes.as_mut_ptr());
-                    total[o][t] = sum_lanes(&lanes);
-                }
-            }
-        }
-        total
+        Walk { x, x_step: stencil.x_step, dy, dy_plane: gy.plane, dy_row: gy.row }
     }
 }
 
@@ -111,73 +82,161 @@ pub(super) fn dense(
     dw: &mut [f32],
     add: bool,
 ) {
+    let tiles = tiles(stencil, x.1, dy.1);
     let walk = Walk::new(stencil, x, dy);
     let per_output = weight.len() / weight.out_channels;
+    let taps = &stencil.taps;
+    // In the order of (input, tap): neighbouring taps of one channel share their cache lines.
+    let inputs = 0..weight.in_channels;
+    let of_channel = |channel| {
+        taps.iter().map(move |tap| Entry {
+            offset: (channel * x.1.plane + tap.offset) as u32,
+            element: (tap.position * weight.in_channels + channel) as u32,
+        })
+    };
+    let entries: Vec<Entry> = inputs.flat_map(of_channel).collect();
     // Two times three products fill the sixteen registers of AVX2, four times six the 32 of AVX-512.
-    let outputs = if level == Level::Avx512 { 4 } else { 2 };
-    dw.par_chunks_mut(outputs * per_output).enumerate().for_each(|(task, dw)| {
+    let group = if level == Level::Avx512 { 4 } else { 2 };
+    let chunks = Chunks::new(&tiles, weight.out_channels, group);
+    let sums = chunks.for_each_task(|fold, outputs| {
         dispatch!(level, dense_outputs(
             walk: Walk<'_> = walk,
-            x_plane: usize = x.1.plane,
-            in_channels: usize = weight.in_channels,
-            first: usize = task * outputs,
-            dw: &mut [f32] = dw,
-            add: bool = add,
-        ));
+            fold: &[Tile] = fold,
+            entries: &[Entry] = &entries,
+            outputs: Range<usize> = outputs,
+        ) -> Vec<f32>)
+    });
+    dw.par_chunks_mut(chunks.outputs * per_output).enumerate().for_each(|(chunk, dw)| {
+        if !add {
+            dw.fill(0.0);
+        }
+        for sums in chunks.of(&sums, chunk) {
+            dw.iter_mut().zip(sums).for_each(|(to, sum)| *to += sum);
+        }
     });
 }
 
+/// The division of a weight gradient into tasks: every fold of every chunk of outputs.
+struct Chunks<'a> {
+    tiles: &'a [Tile],
+    all_outputs: usize,
+    /// Outputs of a chunk, but the last.
+    outputs: usize,
+    count: usize,
+}
+
+impl<'a> Chunks<'a> {
+    /// Chunks of a multiple of `group` outputs.
+    fn new(tiles: &'a [Tile], all_outputs: usize, group: usize) -> Self {
+        let folds = tiles.len().div_ceil(FOLD).max(1);
+        let outputs = all_outputs.div_ceil(TASKS.div_ceil(folds)).next_multiple_of(group);
+        Chunks { tiles, all_outputs, outputs, count: all_outputs.div_ceil(outputs) }
+    }
+
+    /// What each task returns, by fold and chunk.
+    fn for_each_task<T: Send>(&self, task: impl Fn(&[Tile], Range<usize>) -> T + Sync) -> Vec<T> {
+        let folds: Vec<&[Tile]> = self.tiles.chunks(FOLD).collect();
+        let tasks = (0..folds.len() * self.count).into_par_iter().with_max_len(1);
+        tasks
+            .map(|i| {
+                let first = i % self.count * self.outputs;
+                task(folds[i / self.count], first..(first + self.outputs).min(self.all_outputs))
+            })
+            .collect()
+    }
+
+    /// The results of one chunk, by fold.
+    fn of<'b, T>(&self, results: &'b [T], chunk: usize) -> impl Iterator<Item = &'b T> {
+        results[chunk..].iter().step_by(self.count)
+    }
+}
+
+/// The sums of one fold, in element order.
 #[inline(always)]
-unsafe fn dense_outputs<L: Lanes>(
-    walk: Walk<'_>,
-    x_plane: usize,
-    in_channels: usize,
-    first: usize,
-    dw: &mut [f32],
-    add: bool,
-) {
-    let per_output = in_channels * walk.stencil.taps.len();
+unsafe fn dense_outputs<L: Lanes>(walk: Walk<'_>, fold: &[Tile], entries: &[Entry], outputs: Range<usize>) -> Vec<f32> {
     // SAFETY: the taps and channels are those of the maps; the instruction set is the caller's.
     unsafe {
-        match (L::TILE >= 4, dw.len() / per_output) {
-            (true, 4) => outputs::<L, 4, 6>(walk, x_plane, in_channels, first, dw, add),
-            (true, 3) => outputs::<L, 3, 6>(walk, x_plane, in_channels, first, dw, add),
-            (true, 2) => outputs::<L, 2, 6>(walk, x_plane, in_channels, first, dw, add),
-            (true, _) => outputs::<L, 1, 6>(walk, x_plane, in_channels, first, dw, add),
-            (false, 2) => outputs::<L, 2, 3>(walk, x_plane, in_channels, first, dw, add),
-            (false, _) => outputs::<L, 1, 3>(walk, x_plane, in_channels, first, dw, add),
+        if L::REGISTERS >= 32 {
+            group_outputs::<L, 4, 6>(walk, fold, entries, outputs)
+        } else {
+            group_outputs::<L, 2, 3>(walk, fold, entries, outputs)
         }
     }
 }
 
+/// What the last groups of outputs and entries lack they fill up with repetitions, whose sums are dropped.
 #[inline(always)]
-unsafe fn outputs<L: Lanes, const OUT: usize, const TAPS: usize>(
+unsafe fn group_outputs<L: Lanes, const OUT: usize, const TAPS: usize>(
     walk: Walk<'_>,
-    x_plane: usize,
-    in_channels: usize,
-    first: usize,
-    dw: &mut [f32],
-    add: bool,
-) {
-    let taps = &walk.stencil.taps;
-    let per_output = in_channels * taps.len();
-    // Neighbouring taps of one channel share their cache lines; a last short group repeats its last tap.
-    for group in (0..per_output).step_by(TAPS) {
-        let at = |t: usize| (group + t).min(per_output - 1);
-        let offsets = std::array::from_fn(|t| at(t) / taps.len() * x_plane + taps[at(t) % taps.len()].offset);
-        let mut total = [[0.0; TAPS]; OUT];
-        for patch in walk.patches(DENSE_PATCH) {
-            // SAFETY: the caller's.
-            let products =
-                unsafe { walk.products::<L, OUT, TAPS>(&patch, std::array::from_fn(|o| first + o), offsets) };
-            total.iter_mut().flatten().zip(products.into_iter().flatten()).for_each(|(t, p)| *t += p);
-        }
-        for t in 0..TAPS.min(per_output - group) {
-            let (channel, tap) = (at(t) / taps.len(), taps[at(t) % taps.len()]);
-            for (o, total) in total.iter().enumerate() {
-                let to = &mut dw[o * per_output + tap.position * in_channels + channel];
-                *to = if add { *to + total[t] } else { total[t] };
+    fold: &[Tile],
+    entries: &[Entry],
+    outputs: Range<usize>,
+) -> Vec<f32> {
+    let groups = entries.len().div_ceil(TAPS);
+    let at_once = OUT * (DENSE_SUMS / (groups * size_of::<[[Line; TAPS]; OUT]>())).max(1);
+    let mut sums = Vec::new();
+    let mut folded = vec![0.0; outputs.len() * entries.len()];
+    for (i, to) in folded.chunks_mut(at_once * entries.len()).enumerate() {
+        let first = outputs.start + i * at_once;
+        sums.clear();
+        sums.resize((to.len() / entries.len()).div_ceil(OUT) * groups, [[Line::default(); TAPS]; OUT]);
+        for tiles in fold.chunks(DENSE_TILES) {
+            for (i, sums) in sums.chunks_mut(groups).enumerate() {
+                let channels = std::array::from_fn(|o| (first + i * OUT + o).min(outputs.end - 1) * walk.dy_plane);
+                for (sums, entries) in sums.iter_mut().zip(entries.chunks(TAPS)) {
+                    let offsets = std::array::from_fn(|t| entries[t.min(entries.len() - 1)].offset as usize);
+                    // SAFETY: the caller's.
+                    unsafe { add_products::<L, OUT, TAPS>(walk, tiles, channels, offsets, sums) };
+                }
             }
+        }
+        for (to, sums) in to.chunks_mut(OUT * entries.len()).zip(sums.chunks(groups)) {
+            for (o, to) in to.chunks_mut(entries.len()).enumerate() {
+                for (sums, group) in sums.iter().zip(entries.chunks(TAPS)) {
+                    group.iter().zip(&sums[o]).for_each(|(entry, sum)| to[entry.element as usize] = sum_lanes(&sum.0));
+                }
+            }
+        }
+    }
+    folded
+}
+
+/// Adds the products of dy in `OUT` channels with x at `TAPS` offsets, over some tiles.
+///
+/// # Safety
+/// As for [`Lanes`]; the channels are planes of an output block, and the offsets name pixels inside an input block for every output of
+/// the stencil.
+#[inline(always)]
+unsafe fn add_products<L: Lanes, const OUT: usize, const TAPS: usize>(
+    walk: Walk<'_>,
+    tiles: &[Tile],
+    channels: [usize; OUT],
+    offsets: [usize; TAPS],
+    sums: &mut [[Line; TAPS]; OUT],
+) {
+    // SAFETY: tiles are those of the maps that `Walk::new` checked; the rest is the caller's.
+    unsafe {
+        let mut sum: [[L; TAPS]; OUT] =
+            std::array::from_fn(|o| std::array::from_fn(|t| L::load(sums[o][t].0.as_ptr())));
+        for tile in tiles {
+            for row in 0..tile.rows {
+                let mut x = walk.x.as_ptr().add(tile.x + row * walk.x_step[0]);
+                let mut dy = walk.dy.as_ptr().add(tile.dy + row * walk.dy_row);
+                for _ in 0..tile.cols {
+                    let g: [L; OUT] = std::array::from_fn(|o| L::load(dy.add(channels[o])));
+                    for t in 0..TAPS {
+                        let pixel = L::load(x.add(offsets[t]));
+                        for o in 0..OUT {
+                            sum[o][t] = pixel.fma(g[o], sum[o][t]);
+                        }
+                    }
+                    x = x.add(walk.x_step[1]);
+                    dy = dy.add(LANES);
+                }
+            }
+        }
+        for (sums, sum) in sums.iter_mut().zip(sum) {
+            sums.iter_mut().zip(sum).for_each(|(to, sum)| sum.store(to.0.as_mut_ptr()));
         }
     }
 }
@@ -192,68 +251,131 @@ pub(super) fn active(
     dw: &mut [f32],
     add: bool,
 ) {
+    let tiles = tiles(stencil, x.1, dy.1);
     let walk = Walk::new(stencil, x, dy);
     let outputs = dy.1.shape.c;
     let per_output = dw.len() / outputs;
-    // Eight tasks: enough to share, few enough that the input is not read from memory for every output channel anew.
-    let per_task = outputs.div_ceil(8);
-    dw.par_chunks_mut(per_task * per_output).enumerate().for_each(|(task, dw)| {
+    let chunks = Chunks::new(&tiles, outputs, 1);
+    let sums = chunks.for_each_task(|fold, outputs| {
         dispatch!(level, active_outputs(
             walk: Walk<'_> = walk,
+            fold: &[Tile] = fold,
             index: &Index = index,
-            outputs: Range<usize> = task * per_task..task * per_task + dw.len() / per_output,
-            dw: &mut [f32] = dw,
-            add: bool = add,
-        ));
+            outputs: Range<usize> = outputs,
+        ) -> Vec<f32>)
+    });
+    dw.par_chunks_mut(chunks.outputs * per_output).enumerate().for_each(|(chunk, dw)| {
+        let first = chunk * chunks.outputs;
+        let entries = || index.entries(first..first + dw.len() / per_output);
+        let at = |entry: &Entry| entry.element as usize - first * per_output;
+        let entries: Vec<usize> = entries().map(at).collect();
+        if !add {
+            entries.iter().for_each(|&at| dw[at] = 0.0);
+        }
+        for sums in chunks.of(&sums, chunk) {
+            entries.iter().zip(sums).for_each(|(&at, sum)| dw[at] += sum);
+        }
     });
 }
 
+/// The sums of one fold, in the order of the index.
 #[inline(always)]
-unsafe fn active_outputs<L: Lanes>(walk: Walk<'_>, index: &Index, outputs: Range<usize>, dw: &mut [f32], add: bool) {
-    let first = outputs.start * (dw.len() / outputs.len());
-    if !add {
-        for (block, output) in (0..index.blocks).flat_map(|block| outputs.clone().map(move |output| (block, output))) {
-            index.entries(block, output).iter().for_each(|entry| dw[entry.element as usize - first] = 0.0);
+unsafe fn active_outputs<L: Lanes>(walk: Walk<'_>, fold: &[Tile], index: &Index, outputs: Range<usize>) -> Vec<f32> {
+    let mut sums = vec![Line::default(); index.entries(outputs.clone()).count()];
+    for tiles in fold.chunks(SPARSE_TILES) {
+        let mut rest = sums.as_mut_slice();
+        for block in 0..index.blocks {
+            let count = index.of_block(block, outputs.clone()).map(<[Entry]>::len).sum();
+            let (of_block, others) = rest.split_at_mut(count);
+            rest = others;
+            for tile in tiles {
+                let mut sums = &mut *of_block;
+                for (output, entries) in outputs.clone().zip(index.of_block(block, outputs.clone())) {
+                    let (of_output, others) = sums.split_at_mut(entries.len());
+                    sums = others;
+                    // SAFETY: the index was built for these maps; the instruction set is the caller's.
+                    unsafe { add_tile::<L>(walk, tile, output, entries, of_output) };
+                }
+            }
         }
     }
-    for patch in walk.patches(SPARSE_PATCH) {
-        for block in 0..index.blocks {
-            for output in outputs.clone() {
-                let mut rest = index.entries(block, output);
-                while !rest.is_empty() {
-                    // SAFETY: the index was built for these maps; the instruction set is the caller's.
-                    let done = unsafe {
-                        match (L::TILE >= 4, rest.len()) {
-                            (true, 16..) => group::<L, 16>(walk, &patch, rest, output, dw, first),
-                            (true, 8..) => group::<L, 8>(walk, &patch, rest, output, dw, first),
-                            (false, 6..) => group::<L, 6>(walk, &patch, rest, output, dw, first),
-                            (_, 4..) => group::<L, 4>(walk, &patch, rest, output, dw, first),
-                            (_, 2..) => group::<L, 2>(walk, &patch, rest, output, dw, first),
-                            _ => group::<L, 1>(walk, &patch, rest, output, dw, first),
-                        }
-                    };
-                    rest = &rest[done..];
-                }
+    sums.iter().map(|sum| sum_lanes(&sum.0)).collect()
+}
+
+/// Adds a tile's products of one output channel, for each entry to its sum.
+#[inline(always)]
+unsafe fn add_tile<L: Lanes>(walk: Walk<'_>, tile: &Tile, output: usize, entries: &[Entry], sums: &mut [Line]) {
+    if entries.is_empty() {
+        return;
+    }
+    // SAFETY: the tile is one of the walk's.
+    unsafe {
+        let x = walk.x.as_ptr().add(tile.x);
+        let dy = walk.dy.as_ptr().add(output * walk.dy_plane + tile.dy);
+        if L::REGISTERS >= 32 {
+            match tile.rows {
+                1 => add_rows::<L, 1>(walk, tile.cols, x, dy, entries, sums),
+                2 => add_rows::<L, 2>(walk, tile.cols, x, dy, entries, sums),
+                3 => add_rows::<L, 3>(walk, tile.cols, x, dy, entries, sums),
+                _ => add_rows::<L, 4>(walk, tile.cols, x, dy, entries, sums),
+            }
+        } else {
+            for row in 0..tile.rows {
+                let (x, dy) = (x.add(row * walk.x_step[0]), dy.add(row * walk.dy_row));
+                add_rows::<L, 1>(walk, tile.cols, x, dy, entries, sums);
             }
         }
     }
 }
 
-/// Adds a patch's part of the gradients of the first `TAPS` entries; returns their number.
 #[inline(always)]
-unsafe fn group<L: Lanes, const TAPS: usize>(
+unsafe fn add_rows<L: Lanes, const ROWS: usize>(
     walk: Walk<'_>,
-    patch: &Patch,
-    entries: &[super::sparse::Entry],
-    output: usize,
-    dw: &mut [f32],
-    first: usize,
-) -> usize {
-    let offsets = std::array::from_fn(|t| entries[t].offset as usize);
+    cols: usize,
+    x: *const f32,
+    dy: *const f32,
+    entries: &[Entry],
+    sums: &mut [Line],
+) {
     // SAFETY: the caller's.
-    let [products] = unsafe { walk.products::<L, 1, TAPS>(patch, [output], offsets) };
-    for (entry, product) in entries.iter().zip(products) {
-        dw[entry.element as usize - first] += product;
+    unsafe {
+        match (walk.x_step[1] / LANES, cols) {
+            (1, 1) => add_pixels::<L, 1, ROWS, 1>(walk, x, dy, entries, sums),
+            (1, 2) => add_pixels::<L, 1, ROWS, 2>(walk, x, dy, entries, sums),
+            (1, 3) => add_pixels::<L, 1, ROWS, 3>(walk, x, dy, entries, sums),
+            (1, _) => add_pixels::<L, 1, ROWS, 4>(walk, x, dy, entries, sums),
+            (2, 4) => add_pixels::<L, 2, ROWS, 4>(walk, x, dy, entries, sums),
+            (_, 1) => add_pixels::<L, 0, ROWS, 1>(walk, x, dy, entries, sums),
+            (_, 2) => add_pixels::<L, 0, ROWS, 2>(walk, x, dy, entries, sums),
+            (_, 3) => add_pixels::<L, 0, ROWS, 3>(walk, x, dy, entries, sums),
+            (_, _) => add_pixels::<L, 0, ROWS, 4>(walk, x, dy, entries, sums),
+        }
     }
-    TAPS
+}
+
+/// The gradients of the pixels stay in registers over all entries. `STEP`: input pixels between outputs, 0 where only the walk knows.
+#[inline(always)]
+unsafe fn add_pixels<L: Lanes, const STEP: usize, const ROWS: usize, const COLS: usize>(
+    walk: Walk<'_>,
+    x: *const f32,
+    dy: *const f32,
+    entries: &[Entry],
+    sums: &mut [Line],
+) {
+    let right = if STEP == 0 { walk.x_step[1] } else { STEP * LANES };
+    // SAFETY: the caller's.
+    unsafe {
+        let grads: [[L; COLS]; ROWS] =
+            std::array::from_fn(|r| std::array::from_fn(|c| L::load(dy.add(r * walk.dy_row + c * LANES))));
+        for (entry, to) in entries.iter().zip(sums) {
+            let from = x.add(entry.offset as usize);
+            let mut sum = L::load(to.0.as_ptr());
+            for (r, grads) in grads.iter().enumerate() {
+                for (c, grad) in grads.iter().enumerate() {
+                    sum = L::load(from.add(r * walk.x_step[0] + c * right)).fma(*grad, sum);
+                }
+            }
+            sum.store(to.0.as_mut_ptr());
+        }
+    }
 }

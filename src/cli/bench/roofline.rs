@@ -1,11 +1,9 @@
-//! `cigl bench kernels`: what the products of a training step cost at least on a GPU, an estimate.
+//! `cigl bench kernels --model`: what the products of a training step cost at least on a GPU, an estimate.
 
 use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use super::args::{Bench, BenchArgs, GpuModel};
-use super::output::print;
 use crate::backend::cuda::Cuda;
 use crate::backend::cuda::driver::nvrtc::report::Usage;
 use crate::backend::cuda::driver::tally::{Launch, Notes, Tally};
@@ -14,6 +12,8 @@ use crate::backend::cuda::roofline::{
     H100, H200, MULTIPROCESSORS, Product, Rates, occupancy, products, resident_blocks,
 };
 use crate::backend::{Extent, Precision, StepState};
+use crate::cli::args::{BenchArgs, GpuModel};
+use crate::cli::output::print;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::model::{Images, Model};
@@ -23,9 +23,8 @@ use crate::train::start;
 /// What the kernels for these GPUs are compiled for.
 const ARCHITECTURE: &str = "sm_90a";
 
-pub(super) fn run(args: &BenchArgs) -> Result<()> {
-    let Bench::Kernels = args.what;
-    let rates = match args.model {
+pub(super) fn run(args: &BenchArgs, model: GpuModel) -> Result<()> {
+    let rates = match model {
         GpuModel::H100 => H100,
         GpuModel::H200 => H200,
     };
