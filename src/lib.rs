@@ -68,6 +68,7 @@ pub mod config;
 pub mod data;
 pub mod error;
 pub mod graph;
+pub mod inference;
 pub mod model;
 pub mod nn;
 mod op;

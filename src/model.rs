@@ -156,6 +156,11 @@ impl Model {
         self.network.name()
     }
 
+    /// Channels, rows and columns of an image.
+    pub fn image(&self) -> [usize; 3] {
+        self.image
+    }
+
     /// Logits an image.
     pub fn classes(&self) -> usize {
         self.classes

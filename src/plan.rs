@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::backend::{Backend, Map, Precision, Sink, Span};
 use crate::error::Result;
-use crate::graph::{Graph, NodeId};
-use crate::op::{Demand, Io, Slot};
+use crate::graph::{Graph, Node, NodeId};
+use crate::op::{Demand, Io, Product, Slot};
 use crate::shape::Shape;
 
 /// Places start at multiples of this many 4-byte words: one cache line, one vector.
@@ -69,6 +69,10 @@ struct Step {
     node: usize,
     pass: Pass,
     io: Io,
+    /// The convolution that the op's forward pass computes along the way, in place of which argument.
+    product: Option<(Product, usize)>,
+    /// One an argument: whether its gradient is set (or handed on, and nothing is to be written) or added to.
+    adds: Vec<Option<bool>>,
 }
 
 /// A gradient written by a step, for those who check plans.
@@ -108,8 +112,16 @@ impl Plan {
         backend: &dyn Backend,
         base: usize,
     ) -> Plan {
-        let trace = Trace::new(&graph, loss);
-        let halos = halos(&graph);
+        let absorbed = absorbed(&graph, keep);
+        let mut trace = Trace::new(&graph, loss, &absorbed);
+        let mut halos = halos(&graph);
+        let shared = shared_gradients(&graph, &trace);
+        for (i, &of) in shared.iter().enumerate().filter(|&(i, &of)| i != of) {
+            halos.gradient[of] = halos.gradient[of].max(halos.gradient[i]);
+            if let (Some(to), Some(live)) = (trace.gradient_live[i].take(), &mut trace.gradient_live[of]) {
+                live.1 = live.1.max(to.1);
+            }
+        }
         let precisions = precisions(&graph, keep, backend.precision());
         let steps = trace.order.len();
         let mut places = Vec::new();
@@ -134,7 +146,8 @@ impl Plan {
         for (i, node) in graph.nodes.iter().enumerate() {
             let kept = keep.contains(&NodeId(i)) || loss == Some(NodeId(i));
             let last = if kept { steps - 1 } else { trace.value_live[i].1 };
-            let len = backend.map_len(node.shape, halos.value[i], precisions[i]);
+            let stored = !absorbed.iter().any(|of| of.is_some_and(|(conv, _)| conv == i));
+            let len = if stored { backend.map_len(node.shape, halos.value[i], precisions[i]) } else { 0 };
             values.push(place(i, Content::Value, precisions[i], len, (trace.value_live[i].0, last)));
             gradients.push(trace.gradient_live[i].map(|live| {
                 let len = backend.map_len(node.shape, halos.gradient[i], backend.precision());
@@ -162,9 +175,11 @@ impl Plan {
             .iter()
             .map(|step| {
                 let node = &graph.nodes[step.node];
-                let grad = |i: usize| gradients[i].map(|p| map(p, halos.gradient[i]));
-                let sink =
-                    |(arg, add): (&NodeId, &Option<bool>)| add.and_then(|add| Some(Sink { to: grad(arg.0)?, add }));
+                let grad = |i: usize| gradients[shared[i]].map(|p| map(p, halos.gradient[shared[i]]));
+                let sink = |(arg, add): (&NodeId, &Option<bool>)| {
+                    let handed_on = *add == Some(false) && shared[arg.0] == shared[step.node];
+                    add.filter(|_| !handed_on).and_then(|add| Some(Sink { to: grad(arg.0)?, add }))
+                };
                 let io = Io {
                     args: node.args.iter().map(|a| maps[a.0]).collect(),
                     out: maps[step.node],
@@ -174,7 +189,12 @@ impl Plan {
                     add_grad: step.add_parameters.clone(),
                     workspace: workspace(step.node),
                 };
-                Step { node: step.node, pass: step.pass, io }
+                let product = absorbed[step.node].filter(|_| step.pass == Pass::Forward).and_then(|(of, arg)| {
+                    let of = &graph.nodes[of];
+                    let (x, weight) = (maps[of.args[0].0], slots[of.parameters[0].0].weight?);
+                    Some((Product { x, weight, conv: of.op.as_ref()?.convolution()? }, arg))
+                });
+                Step { node: step.node, pass: step.pass, io, product, adds: step.grads.clone() }
             })
             .collect();
         let workspaces = (0..graph.nodes.len()).map(workspace).collect();
@@ -218,12 +238,11 @@ impl Plan {
         self.steps.is_empty()
     }
 
-    /// What each step of the backward pass writes, and whether it adds.
+    /// What each step of the backward pass writes or hands on, and whether it adds.
     pub fn gradients_written(&self) -> Vec<Vec<(Written, bool)>> {
         let writes = |step: &Step| {
             let node = &self.graph.nodes[step.node];
-            let to_nodes =
-                node.args.iter().zip(&step.io.grads).filter_map(|(a, g)| g.map(|g| (Written::Node(a.0), g.add)));
+            let to_nodes = node.args.iter().zip(&step.adds).filter_map(|(a, add)| Some((Written::Node(a.0), (*add)?)));
             let to_parameters = node
                 .parameters
                 .iter()
@@ -275,7 +294,10 @@ impl Plan {
     fn replay(&self, on: &mut dyn Backend, step: &Step) -> Result<()> {
         let op = self.graph.nodes[step.node].op.as_ref().expect("only ops become steps");
         match step.pass {
-            Pass::Forward => op.forward(on, &step.io),
+            Pass::Forward => match &step.product {
+                Some((product, arg)) => op.forward_of(on, &step.io, product, *arg),
+                None => op.forward(on, &step.io),
+            },
             Pass::Backward => op.backward(on, &step.io),
         }
     }
@@ -334,14 +356,18 @@ struct TracedStep {
 }
 
 impl Trace {
-    fn new(graph: &Graph, loss: Option<NodeId>) -> Self {
+    fn new(graph: &Graph, loss: Option<NodeId>, absorbed: &[Option<(usize, usize)>]) -> Self {
         let count = graph.nodes.len();
         let mut order = Vec::new();
         let mut value_live = vec![(0, 0); count];
+        let computed_by_others = |i: usize| absorbed.iter().any(|of| of.is_some_and(|(conv, _)| conv == i));
         for (i, node) in graph.nodes.iter().enumerate() {
-            if node.op.is_some() {
+            if node.op.is_some() && !computed_by_others(i) {
                 value_live[i] = (order.len(), order.len());
                 node.args.iter().for_each(|a| value_live[a.0].1 = order.len());
+                if let Some((conv, _)) = absorbed[i] {
+                    graph.nodes[conv].args.iter().for_each(|a| value_live[a.0].1 = order.len());
+                }
                 order.push(TracedStep { node: i, pass: Pass::Forward, grads: vec![], add_parameters: vec![] });
             }
         }
@@ -396,6 +422,58 @@ impl Trace {
             self.order.push(TracedStep { node: i, pass: Pass::Backward, grads, add_parameters });
         }
     }
+}
+
+/// For each node the convolution that it computes itself, (node, argument): one whose value nobody else looks at.
+fn absorbed(graph: &Graph, keep: &[NodeId]) -> Vec<Option<(usize, usize)>> {
+    let mut readers = vec![0; graph.nodes.len()];
+    graph.nodes.iter().flat_map(|node| &node.args).for_each(|arg| readers[arg.0] += 1);
+    let is_convolution = |node: &Node| node.op.as_ref().is_some_and(|op| op.convolution().is_some());
+    let of = |node: &Node| {
+        let op = node.op.as_ref()?;
+        let mut args = node.args.iter().enumerate();
+        let fits = |&(at, arg): &(usize, &NodeId)| {
+            op.absorbs(at) && readers[arg.0] == 1 && !keep.contains(arg) && is_convolution(&graph.nodes[arg.0])
+        };
+        args.find(fits).map(|(at, arg)| (arg.0, at))
+    };
+    graph.nodes.iter().map(of).collect()
+}
+
+/// In whose place each node's gradient lies: its own, or, for a term of a sum, the sum's, whose gradient it is to begin with.
+///
+/// That takes no copy, as long as nobody adds to it what belongs to one of them while another is still to read it.
+fn shared_gradients(graph: &Graph, trace: &Trace) -> Vec<usize> {
+    let count = graph.nodes.len();
+    let mut shared: Vec<usize> = (0..count).collect();
+    let mut additions = vec![vec![]; count];
+    for (now, step) in trace.order.iter().enumerate() {
+        for (arg, add) in graph.nodes[step.node].args.iter().zip(&step.grads) {
+            if *add == Some(true) {
+                additions[arg.0].push(now);
+            }
+        }
+    }
+    for (now, step) in trace.order.iter().enumerate().skip(trace.backward_at) {
+        let node = &graph.nodes[step.node];
+        if !node.op.as_ref().is_some_and(|op| op.hands_gradient_on()) {
+            continue;
+        }
+        for (arg, add) in node.args.iter().zip(&step.grads) {
+            let Some(read) = trace.backward_step[arg.0].filter(|_| *add == Some(false)) else { continue };
+            let undisturbed = (0..count).filter(|&other| shared[other] == shared[step.node]).all(|other| {
+                let last = trace.backward_step[other].filter(|&step| step >= now);
+                last.is_none_or(|last| {
+                    additions[arg.0].iter().all(|&at| at > last)
+                        && additions[other].iter().all(|&at| at < now || at > read)
+                })
+            });
+            if undisturbed {
+                shared[arg.0] = shared[step.node];
+            }
+        }
+    }
+    shared
 }
 
 /// Whether a gradient at a node reaches a trainable parameter.
@@ -458,7 +536,9 @@ fn lay_out(places: &mut [Place], base: usize) -> (usize, usize) {
     let by_start = |p: &Place| (p.live.0, usize::MAX - p.len);
     let by_end = |p: &Place| (usize::MAX - p.live.1, usize::MAX - p.len);
     let by_area = |p: &Place| (usize::MAX - p.len * (1 + p.live.1 - p.live.0), p.live.0);
-    let orders: [Order; 4] = [&by_size, &by_start, &by_end, &by_area];
+    let by_size_from_the_end = |p: &Place| (usize::MAX - p.len, usize::MAX - p.live.1);
+    let by_life = |p: &Place| (p.live.0 + usize::MAX / 2 - p.live.1, usize::MAX - p.len);
+    let orders: [Order; 6] = [&by_size, &by_start, &by_end, &by_area, &by_size_from_the_end, &by_life];
     let tried = orders.into_iter().map(|order| first_fit(places, base, order));
     let end_of = |at: &[usize]| places.iter().zip(at).map(|(p, at)| at + p.len).max().unwrap_or(base);
     let best = tried.min_by_key(|at| end_of(at)).expect("there are orders to try");

@@ -30,14 +30,21 @@ pub enum Domain {
     Bootstrap = 9,
 }
 
+/// Rounds of Philox4x32-10.
+pub(crate) const ROUNDS: usize = 10;
+/// What a round multiplies the counter's first and third word with.
+pub(crate) const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
+/// What the key grows by from round to round.
+pub(crate) const KEY_STEPS: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
+
 /// Ten rounds of Philox4x32 on `counter` under `key`.
 pub fn philox(key: [u32; 2], counter: [u32; 4]) -> [u32; 4] {
     let ([mut k0, mut k1], [mut c0, mut c1, mut c2, mut c3]) = (key, counter);
-    for _ in 0..10 {
-        let a = 0xD251_1F53_u64 * u64::from(c0);
-        let b = 0xCD9E_8D57_u64 * u64::from(c2);
+    for _ in 0..ROUNDS {
+        let a = u64::from(MULTIPLIERS[0]) * u64::from(c0);
+        let b = u64::from(MULTIPLIERS[1]) * u64::from(c2);
         (c0, c1, c2, c3) = ((b >> 32) as u32 ^ c1 ^ k0, b as u32, (a >> 32) as u32 ^ c3 ^ k1, a as u32);
-        (k0, k1) = (k0.wrapping_add(0x9E37_79B9), k1.wrapping_add(0xBB67_AE85));
+        (k0, k1) = (k0.wrapping_add(KEY_STEPS[0]), k1.wrapping_add(KEY_STEPS[1]));
     }
     [c0, c1, c2, c3]
 }

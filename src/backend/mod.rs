@@ -8,6 +8,7 @@ pub mod cuda;
 #[cfg(test)]
 pub(crate) mod parity;
 mod precision;
+pub mod sandbox;
 
 pub use precision::Precision;
 
@@ -312,6 +313,16 @@ pub trait Backend: Send {
 
     /// y = conv(x, w): cross-correlation, zero padding.
     fn conv2d(&mut self, x: Map, w: Weight, conv: Conv, y: Map) -> Result<()>;
+    /// y = conv(x, w) + residual. What `y` holds in between has its precision.
+    fn conv2d_add(&mut self, x: Map, w: Weight, conv: Conv, residual: Map, y: Map) -> Result<()> {
+        self.conv2d(x, w, conv, y)?;
+        self.add(y, residual, y)
+    }
+    /// y = [`Backend::batch_norm_inference`] of conv(x, w), which `bn.x` need not hold. What `y` holds in between has its precision.
+    fn conv2d_batch_norm(&mut self, x: Map, w: Weight, conv: Conv, bn: &BatchNorm, y: Map) -> Result<()> {
+        self.conv2d(x, w, conv, y)?;
+        self.batch_norm_inference(&BatchNorm { x: y, ..*bn }, y)
+    }
     /// dx from dy.
     fn conv2d_grad_input(&mut self, dy: Map, w: Weight, conv: Conv, dx: Sink<Map>) -> Result<()>;
     /// dw from x and dy, as far as the step's [`Extent`] asks.

@@ -92,7 +92,8 @@ Examples:
 pub(super) const BENCH_EXAMPLES: &str = "\
 Examples:
   cigl bench step --sparsity 0.95
-  cigl bench step --preset cifar10-resnet50 --batch 32 --sparsity 0.9 --set sparse.distribution=uniform --json
+  cigl bench step --preset cifar10-resnet50 --batch 32 --sparsity 0.9 --json
+  cigl bench inference --sparsity 0.95 --batch 1 --threads 1
   cigl bench kernels --sparsity 0.99 --rounds 30
   cigl bench kernels --model h200
   cigl bench kernels --model h100 --preset cifar10-resnet50 --batch 512 --json";

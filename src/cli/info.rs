@@ -7,7 +7,7 @@ use super::args::InfoArgs;
 use super::kernels;
 use super::machine;
 use super::output::print;
-use crate::backend::cpu::Level;
+use crate::backend::cpu::{Level, sparse_below};
 use crate::backend::cuda::driver::card::Card;
 use crate::config::Device;
 use crate::error::{Error, Result};
@@ -80,6 +80,7 @@ pub(super) fn run(args: &InfoArgs) -> Result<()> {
 fn program(device: &str, json: bool) -> Result<()> {
     let (version, threads) = (env!("CARGO_PKG_VERSION"), rayon::current_num_threads());
     let simd = format!("{:?}", Level::detect()).to_lowercase();
+    let below = sparse_below(Level::detect());
     let (gpus, why_none) = match gpus() {
         Ok(gpus) => (gpus, None),
         Err(why) => (Vec::new(), Some(why.to_string())),
@@ -87,7 +88,8 @@ fn program(device: &str, json: bool) -> Result<()> {
     if json {
         let devices: Vec<&str> = std::iter::once(device).chain(gpus.iter().map(String::as_str)).collect();
         let program = json!({
-            "version": version, "devices": devices, "threads": threads, "simd": simd, "kernels": kernels::json()
+            "version": version, "devices": devices, "threads": threads, "simd": simd,
+            "sparse_below": Some(below).filter(|below| below.is_finite()), "kernels": kernels::json()
         });
         return print(format_args!("{program:#}"));
     }
@@ -96,7 +98,12 @@ fn program(device: &str, json: bool) -> Result<()> {
         print(format_args!("         {gpu}"))?;
     }
     print(format_args!(
-        "threads  {threads}\nsimd     {simd} (CIGL_SIMD=avx512|avx2|portable forces one)\nkernels  {}",
+        "threads  {threads}\nsimd     {simd} (CIGL_SIMD=avx512|avx2|portable forces one); {}\nkernels  {}",
+        if below.is_finite() {
+            format!("layers below density {below} run on the sparse kernels")
+        } else {
+            "all layers run on the sparse kernels".into()
+        },
         kernels::origin()
     ))?;
     match kernels::table() {

@@ -1,6 +1,6 @@
 //! Ops without parameters that keep the element count: ReLU, residual addition, flattening.
 
-use super::{Io, Op, Reads};
+use super::{Io, Op, Product, Reads};
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::shape::Shape;
@@ -52,6 +52,18 @@ impl Op for Add {
 
     fn reads(&self) -> Reads {
         Reads::default()
+    }
+
+    fn hands_gradient_on(&self) -> bool {
+        true
+    }
+
+    fn absorbs(&self, _arg: usize) -> bool {
+        true
+    }
+
+    fn forward_of(&self, on: &mut dyn Backend, io: &Io, product: &Product, arg: usize) -> Result<()> {
+        on.conv2d_add(product.x, product.weight, product.conv, io.arg(1 - arg), io.out)
     }
 
     fn forward(&self, on: &mut dyn Backend, io: &Io) -> Result<()> {

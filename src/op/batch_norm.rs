@@ -1,6 +1,6 @@
 //! Batch normalisation (Ioffe & Szegedy 2015), with the residual addition and the ReLU that may follow in the same pass.
 
-use super::{Io, Op, Reads};
+use super::{Io, Op, Product, Reads};
 use crate::backend::{Backend, BatchNorm};
 use crate::error::{Error, Result};
 use crate::shape::Shape;
@@ -66,6 +66,14 @@ impl Op for BatchNormalise {
 
     fn workspace(&self, args: &[Shape]) -> usize {
         if self.inference { 0 } else { 2 * args[0].c }
+    }
+
+    fn absorbs(&self, arg: usize) -> bool {
+        self.inference && arg == 0
+    }
+
+    fn forward_of(&self, on: &mut dyn Backend, io: &Io, product: &Product, _arg: usize) -> Result<()> {
+        on.conv2d_batch_norm(product.x, product.weight, product.conv, &self.describe(io), io.out)
     }
 
     fn forward(&self, on: &mut dyn Backend, io: &Io) -> Result<()> {

@@ -63,6 +63,10 @@ impl Op for Convolve {
         (self.kernel - 1 - self.conv.padding).div_ceil(self.conv.stride)
     }
 
+    fn convolution(&self) -> Option<Conv> {
+        Some(self.conv)
+    }
+
     fn forward(&self, on: &mut dyn Backend, io: &Io) -> Result<()> {
         on.conv2d(io.arg(0), io.weight(0), self.conv, io.out)
     }

@@ -21,7 +21,7 @@ pub(crate) use pool::{AveragePool, MaxPool};
 
 use std::fmt::Debug;
 
-use crate::backend::{Backend, Map, Sink, Span, Weight};
+use crate::backend::{Backend, Conv, Map, Sink, Span, Weight};
 use crate::{Result, Shape};
 
 /// What a backward pass looks at besides the gradient of the output: it keeps those buffers alive.
@@ -65,6 +65,26 @@ pub(crate) trait Op: Debug + Send + Sync {
         0
     }
 
+    /// Whether the gradient of the result is, unchanged, that of every argument.
+    fn hands_gradient_on(&self) -> bool {
+        false
+    }
+
+    /// Stride and padding, for a convolution of the first argument with the first parameter.
+    fn convolution(&self) -> Option<Conv> {
+        None
+    }
+
+    /// Whether [`Op::forward_of`] can take a convolution in place of argument `arg`.
+    fn absorbs(&self, _arg: usize) -> bool {
+        false
+    }
+
+    /// Computes the result with a convolution that is not stored in place of argument `arg`, one that [`Op::absorbs`] it.
+    fn forward_of(&self, _on: &mut dyn Backend, _io: &Io, _product: &Product, arg: usize) -> Result<()> {
+        unreachable!("{} does not absorb argument {arg}", self.name())
+    }
+
     /// How the arguments are to be stored.
     fn demand(&self) -> Demand {
         Demand::AsResult
@@ -85,6 +105,14 @@ pub(crate) trait Op: Debug + Send + Sync {
 
     /// Computes the gradients that the plan asks for. Set or add was settled there, so no op ever clears a buffer.
     fn backward(&self, on: &mut dyn Backend, io: &Io) -> Result<()>;
+}
+
+/// A convolution that is computed by its only reader.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Product {
+    pub(crate) x: Map,
+    pub(crate) weight: Weight,
+    pub(crate) conv: Conv,
 }
 
 /// Where a node's values lie.

@@ -3,6 +3,7 @@
 //! All runs are on a few hundred of the embedded digits, some tenths of a second each.
 
 mod averaging;
+mod bench;
 mod calibrate;
 mod determinism;
 mod divergence;

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::Cpu;
-use super::grid::Grid;
+use super::grid::{Grid, Write};
 use super::memory::Place;
 use super::pointwise::{Identity, Pointwise, plane};
 use super::simd::{LANES, Lanes, Level, dispatch};
@@ -202,8 +202,8 @@ impl Cpu {
                 for (b, to) in planes.into_iter().enumerate() {
                     let x = (gx.plane_of(x, b, c), gx);
                     match residual_grid {
-                        Some(g) => plane(level, f, [x, (g.plane_of(residual, b, c), g)], to, gy, false),
-                        None => plane(level, f, [x], to, gy, false),
+                        Some(g) => plane(level, f, [x, (g.plane_of(residual, b, c), g)], to, gy, gy.write(false)),
+                        None => plane(level, f, [x], to, gy, gy.write(false)),
                     }
                     // The batch's statistics say nothing about padding images: a channel that is constant over the batch may
                     // scale them by 1 / sqrt(epsilon), layer after layer, until they overflow and infinity times 0 is NaN.
@@ -212,16 +212,40 @@ impl Cpu {
             });
     }
 
-    pub(super) fn normalise_by_running(&mut self, bn: &BatchNorm, y: Map) {
-        let read = |span: Span| self.memory.get(span).to_vec();
+    /// Factor and summand of each channel under the running statistics.
+    pub(super) fn running_affine(&self, bn: &BatchNorm) -> Vec<(f32, f32)> {
+        let read = |span: Span| self.memory.get(span);
         let [scale, shift, mean, variance] = [bn.scale, bn.shift, bn.running_mean, bn.running_variance].map(read);
-        let (epsilon, relu) = (bn.epsilon, bn.relu);
-        let (y, by_running) = (Sink { to: y, add: false }, |c: usize| {
-            affine(mean[c], 1.0 / (variance[c] + epsilon).sqrt(), scale[c], shift[c], relu)
-        });
+        let of_channel = |c: usize| {
+            let f = affine(mean[c], 1.0 / (variance[c] + bn.epsilon).sqrt(), scale[c], shift[c], bn.relu);
+            (f.a, f.b)
+        };
+        (0..scale.len()).map(of_channel).collect()
+    }
+
+    pub(super) fn normalise_by_running(&mut self, bn: &BatchNorm, y: Map) {
+        let (affine, relu) = (self.running_affine(bn), bn.relu);
+        let (y, by_running) = (Sink { to: y, add: false }, |c: usize| Affine { a: affine[c].0, b: affine[c].1, relu });
         match bn.residual {
             Some(residual) => self.pointwise([bn.x, residual], y, by_running),
             None => self.pointwise([bn.x], y, by_running),
+        }
+    }
+
+    /// The same of what is in `y` already; slow, for precisions that are there to compare with.
+    pub(super) fn normalise_in_place(&mut self, affine: &[(f32, f32)], bn: &BatchNorm, y: Map) {
+        let (gy, level) = (Grid::of(y), self.level);
+        let x = self.memory.get(y).to_vec();
+        let residual = bn.residual.map(|map| (self.memory.get(map).to_vec(), Grid::of(map)));
+        for (p, to) in self.memory.get_mut(y).chunks_mut(gy.plane).enumerate() {
+            let (a, b) = affine[p % gy.shape.c];
+            let (f, x) = (Affine { a, b, relu: bn.relu }, (&x[p * gy.plane..][..gy.plane], gy));
+            match &residual {
+                Some((values, g)) => {
+                    plane(level, f, [x, (&values[p * g.plane..][..g.plane], *g)], to, gy, Write::Set);
+                }
+                None => plane(level, f, [x], to, gy, Write::Set),
+            }
         }
     }
 
@@ -264,7 +288,7 @@ impl Cpu {
                     let block = |b| {
                         let (x, residual) = ((gx.plane_of(x, b, c), gx), (g.plane_of(residual, b, c), g));
                         let mut to = vec![0.0; gy.plane];
-                        plane(level, gate, [x, residual, (gy.plane_of(dy, b, c), gy)], &mut to, gy, false);
+                        plane(level, gate, [x, residual, (gy.plane_of(dy, b, c), gy)], &mut to, gy, Write::Set);
                         to
                     };
                     (0..gx.blocks).map(block).collect()
@@ -273,7 +297,7 @@ impl Cpu {
             };
             let dy_of = |b: usize| gated.get(b).map_or_else(|| gy.plane_of(dy, b, c), Vec::as_slice);
             for (b, to) in dresidual_planes.into_iter().enumerate() {
-                plane(level, Identity, [(dy_of(b), gy)], to, gdr, dresidual.is_some_and(|sink| sink.add));
+                plane(level, Identity, [(dy_of(b), gy)], to, gdr, gdr.write(dresidual.is_some_and(|sink| sink.add)));
             }
             let mut sums = [0.0; 2];
             for b in 0..gx.blocks {
@@ -299,7 +323,7 @@ impl Cpu {
             let f = AffineGrad { forward, slope: a as f32, curve: curve as f32, level: level_term as f32 };
             for (b, to) in planes.iter_mut().enumerate() {
                 let from = [(gx.plane_of(x, b, c), gx), (dy_of(b), gy)];
-                plane(level, f, from, to, gdx, dx.is_some_and(|sink| sink.add));
+                plane(level, f, from, to, gdx, gdx.write(dx.is_some_and(|sink| sink.add)));
                 gdx.clear_missing(b, to);
             }
         });

@@ -8,6 +8,27 @@ use super::simd::LANES;
 use crate::backend::Map;
 use crate::shape::Shape;
 
+/// Maps of more bytes are written past the caches: whoever reads them next finds little of them there, and memory is spared reading
+/// what is overwritten.
+const STREAMED_ABOVE: usize = 12 << 20;
+
+/// How a kernel writes its results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Write {
+    /// Adds them to what is there.
+    Add,
+    /// Stores them.
+    Set,
+    /// Stores them past the caches.
+    Stream,
+}
+
+impl Write {
+    pub(crate) fn adds(self) -> bool {
+        self == Write::Add
+    }
+}
+
 /// The sizes of one map in floats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Grid {
@@ -36,6 +57,15 @@ impl Grid {
 
     pub(crate) fn len(&self) -> usize {
         self.blocks * self.block
+    }
+
+    /// How results get here.
+    pub(crate) fn write(&self, add: bool) -> Write {
+        match add {
+            true => Write::Add,
+            false if self.len() * size_of::<f32>() > STREAMED_ABOVE => Write::Stream,
+            false => Write::Set,
+        }
     }
 
     /// Offset within a plane of the pixel at row `i`, column `j`.

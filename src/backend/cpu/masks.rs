@@ -3,10 +3,14 @@
 use rayon::prelude::*;
 
 use super::Cpu;
-use super::conv::SparseIndex;
+use super::conv::{PackedWeights, SparseIndex};
+use super::simd::{LANES, Lanes, Level, dispatch};
 use crate::backend::{Draw, Effective, Precision, Span, Weight};
 use crate::bitmask::BitMask;
 use crate::rng;
+
+/// Words of a mask that a task takes.
+const WORDS: usize = 512;
 
 /// What the CPU keeps of one masked weight besides its values.
 pub(super) struct Layer {
@@ -19,7 +23,8 @@ pub(super) struct Layer {
     pub(super) scale: f32,
     /// What convolutions multiply with, in element order.
     pub(super) effective: Vec<f32>,
-    pub(super) indices: SparseIndex,
+    pub(super) index: SparseIndex,
+    pub(super) packed: PackedWeights,
     active: usize,
 }
 
@@ -32,7 +37,8 @@ impl Layer {
             random: BitMask::ones(len),
             scale: 1.0,
             effective: vec![0.0; len],
-            indices: SparseIndex::default(),
+            index: SparseIndex::default(),
+            packed: PackedWeights::default(),
             active: len,
         }
     }
@@ -40,7 +46,7 @@ impl Layer {
     pub(super) fn set_mask(&mut self, mask: BitMask) {
         self.active = mask.count();
         self.mask = mask;
-        self.indices.clear();
+        self.index.clear();
     }
 
     /// The density of M.
@@ -48,13 +54,22 @@ impl Layer {
         self.active as f64 / self.weight.len().max(1) as f64
     }
 
-    fn draw(&mut self, draw: &Draw) {
+    fn draw(&mut self, draw: &Draw, level: Level) {
         let keep = draw.keep[self.weight.layer];
         self.scale = if draw.inverted { (1.0 / keep) as f32 } else { 1.0 };
         let (threshold, layer) = (rng::keep_threshold(keep), self.weight.layer as u32);
-        let words = (0..self.weight.len().div_ceil(32) as u32).into_par_iter().with_min_len(1024);
-        let word = |w| rng::mask_word(draw.seed, draw.domain, draw.step, layer, w, threshold);
-        self.random = BitMask::from_words(words.map(word).collect(), self.weight.len());
+        let (key, coordinates) = (rng::key(draw.seed), [draw.step, layer, draw.domain as u32]);
+        let mut words = vec![0; self.weight.len().div_ceil(32)];
+        words.par_chunks_mut(WORDS).enumerate().for_each(|(chunk, words)| {
+            dispatch!(level, mask_words(
+                key: [u32; 2] = key,
+                coordinates: [u32; 3] = coordinates,
+                first: u32 = (chunk * WORDS) as u32,
+                threshold: u32 = threshold,
+                words: &mut [u32] = words,
+            ));
+        });
+        self.random = BitMask::from_words(words, self.weight.len());
     }
 
     /// What the masks make of the master value of element `i`.
@@ -70,26 +85,124 @@ impl Layer {
     }
 
     /// Forms the effective weights as `precision` stores them.
-    fn apply(&mut self, which: Effective, value: &[f32], leak: Option<&[f32]>, precision: Precision) {
+    pub(super) fn apply(
+        &mut self,
+        which: Effective,
+        value: &[f32],
+        leak: Option<&[f32]>,
+        precision: Precision,
+        level: Level,
+    ) {
+        self.index.clear_values();
+        self.packed.clear();
         let mut effective = std::mem::take(&mut self.effective);
-        effective
-            .par_iter_mut()
-            .with_min_len(16 * 1024)
-            .enumerate()
-            .for_each(|(i, to)| *to = precision.round(self.sample(which, value, leak, i)));
+        let kept = match which {
+            Effective::Deterministic => None,
+            Effective::Random => Some(self.random.words()),
+            Effective::Leaky => {
+                let sample = |(i, to): (usize, &mut f32)| *to = precision.round(self.sample(which, value, leak, i));
+                effective.par_iter_mut().with_min_len(32 * WORDS).enumerate().for_each(sample);
+                self.effective = effective;
+                return;
+            }
+        };
+        let scale = if kept.is_some() { self.scale } else { 1.0 };
+        effective.par_chunks_mut(32 * WORDS).enumerate().for_each(|(chunk, to)| {
+            let from = &value[32 * WORDS * chunk..][..to.len()];
+            dispatch!(level, masked(
+                inside: &[u32] = &self.mask.words()[chunk * WORDS..],
+                kept: Option<&[u32]> = kept.map(|kept| &kept[chunk * WORDS..]),
+                scale: f32 = scale,
+                from: &[f32] = from,
+                to: &mut [f32] = &mut *to,
+            ));
+            if precision != Precision::F32 {
+                to.iter_mut().for_each(|x| *x = precision.round(*x));
+            }
+        });
         self.effective = effective;
+    }
+}
+
+/// The low half of a 64-bit word.
+const LOW: u64 = u32::MAX as u64;
+
+/// Sixteen numbers side by side, for the compiler to put into vectors of whatever the instruction set has.
+type Sixteen<T> = [T; LANES];
+
+/// Words of a random mask, from word `first` on, as [`rng::mask_word`] has them: four words, sixteen Philox blocks, at a time.
+#[inline(always)]
+unsafe fn mask_words<L: Lanes>(
+    key: [u32; 2],
+    [step, layer, domain]: [u32; 3],
+    first: u32,
+    threshold: u32,
+    words: &mut [u32],
+) {
+    for (at, words) in words.chunks_mut(LANES / 4).enumerate() {
+        // In 64 bits each, which is how vectors multiply them.
+        let block = 4 * (first + (at * (LANES / 4)) as u32);
+        let mut counter: [Sixteen<u64>; 4] = [
+            std::array::from_fn(|lane| u64::from(block.wrapping_add(lane as u32))),
+            [u64::from(step); LANES],
+            [u64::from(layer); LANES],
+            [u64::from(domain); LANES],
+        ];
+        let [mut k0, mut k1] = key;
+        for _ in 0..rng::ROUNDS {
+            let [c0, c1, c2, c3] = &mut counter;
+            for lane in 0..LANES {
+                let a = u64::from(rng::MULTIPLIERS[0]) * (c0[lane] & LOW);
+                let b = u64::from(rng::MULTIPLIERS[1]) * (c2[lane] & LOW);
+                c0[lane] = b >> 32 ^ c1[lane] ^ u64::from(k0);
+                c2[lane] = a >> 32 ^ c3[lane] ^ u64::from(k1);
+                c1[lane] = b & LOW;
+                c3[lane] = a & LOW;
+            }
+            (k0, k1) = (k0.wrapping_add(rng::KEY_STEPS[0]), k1.wrapping_add(rng::KEY_STEPS[1]));
+        }
+        let mut bits: Sixteen<u32> = [0; LANES];
+        for (pair, draws) in counter.iter().enumerate() {
+            for (bits, &draw) in bits.iter_mut().zip(draws) {
+                let draw = draw as u32;
+                // The sign of the difference: both are less than 2^31.
+                *bits |= (draw & 0xFFFF).wrapping_sub(threshold) >> 31 << (2 * pair);
+                *bits |= (draw >> 16).wrapping_sub(threshold) >> 31 << (2 * pair + 1);
+            }
+        }
+        for (word, bytes) in words.iter_mut().zip(bits.chunks(4)) {
+            *word = bytes.iter().rev().fold(0, |word, byte| word << 8 | byte);
+        }
+    }
+}
+
+/// to = scale from where both masks have ones, else 0; words of 32 elements each.
+#[inline(always)]
+unsafe fn masked<L: Lanes>(inside: &[u32], kept: Option<&[u32]>, scale: f32, from: &[f32], to: &mut [f32]) {
+    for (at, (to, from)) in to.chunks_mut(32).zip(from.chunks(32)).enumerate() {
+        let bits = inside[at] & kept.map_or(u32::MAX, |kept| kept[at]);
+        if let (Ok(to), Ok(from)) = (<&mut [f32; 32]>::try_from(&mut *to), <&[f32; 32]>::try_from(from)) {
+            for i in 0..32 {
+                to[i] = if bits >> i & 1 == 1 { scale * from[i] } else { 0.0 };
+            }
+        } else {
+            for (i, (to, from)) in to.iter_mut().zip(from).enumerate() {
+                *to = if bits >> i & 1 == 1 { scale * from } else { 0.0 };
+            }
+        }
     }
 }
 
 impl Cpu {
     pub(super) fn draw_masks(&mut self, draw: &Draw) {
-        self.layers.iter_mut().for_each(|layer| layer.draw(draw));
+        let level = self.level;
+        self.layers.iter_mut().for_each(|layer| layer.draw(draw, level));
     }
 
     pub(super) fn apply_masks(&mut self, which: Effective, leaks: &[Span]) {
         for layer in &mut self.layers {
             let leak = leaks.get(layer.weight.layer).map(|&span| self.memory.get(span));
-            layer.apply(which, self.memory.get(layer.weight.value), leak, self.precision);
+            layer.apply(which, self.memory.get(layer.weight.value), leak, self.precision, self.level);
         }
     }
 }

@@ -34,11 +34,28 @@ impl Place for Map {
     }
 }
 
+/// Asks for pages of 2 MiB: a tile looks at a row of every channel, each on a page of its own where pages are small.
+#[cfg(target_os = "linux")]
+fn use_huge_pages(memory: &mut [std::mem::MaybeUninit<Line>]) {
+    const PAGE: usize = 2 << 20;
+    let range = memory.as_mut_ptr_range();
+    let (start, end) = ((range.start as usize).next_multiple_of(PAGE), range.end as usize / PAGE * PAGE);
+    if start < end {
+        // SAFETY: whole pages inside memory of our own, whose contents the advice leaves alone. A system that refuses has said no more
+        // than that pages stay small.
+        unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_HUGEPAGE) };
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn use_huge_pages(_: &mut [std::mem::MaybeUninit<Line>]) {}
+
 impl Memory {
     /// Grows to `len` floats, the new ones 0; fails where the allocator does.
     pub(crate) fn reserve(&mut self, len: usize) -> Result<(), TryReserveError> {
         let more = len.div_ceil(LANES).saturating_sub(self.lines.len());
         self.lines.try_reserve_exact(more)?;
+        use_huge_pages(self.lines.spare_capacity_mut());
         self.lines.resize(self.lines.len() + more, bytemuck::Zeroable::zeroed());
         Ok(())
     }

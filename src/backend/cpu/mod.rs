@@ -16,6 +16,7 @@ mod rearrange;
 mod select;
 pub(crate) mod simd;
 
+pub use conv::sparse_below;
 pub use simd::Level;
 
 use grid::Grid;
@@ -151,7 +152,27 @@ impl Backend for Cpu {
     }
 
     fn conv2d(&mut self, x: Map, w: Weight, conv: Conv, y: Map) -> Result<()> {
-        self.convolve(x, w, conv, y);
+        self.convolve(x, w, conv, None, y);
+        self.store(y)
+    }
+
+    fn conv2d_add(&mut self, x: Map, w: Weight, conv: Conv, residual: Map, y: Map) -> Result<()> {
+        if self.precision == Precision::F32 {
+            self.convolve(x, w, conv, Some(residual), y);
+            return Ok(());
+        }
+        self.conv2d(x, w, conv, y)?;
+        self.copy(residual, Sink { to: y, add: true })
+    }
+
+    fn conv2d_batch_norm(&mut self, x: Map, w: Weight, conv: Conv, bn: &BatchNorm, y: Map) -> Result<()> {
+        let affine = self.running_affine(bn);
+        if self.precision == Precision::F32 {
+            self.convolve_and_normalise(x, w, conv, &affine, bn, y);
+            return Ok(());
+        }
+        self.conv2d(x, w, conv, y)?;
+        self.normalise_in_place(&affine, bn, y);
         self.store(y)
     }
 

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use super::Cpu;
 use super::masks::Layer;
 use super::memory::Place;
+use super::simd::{Lanes, dispatch};
 use crate::backend::{Adam, Effective, Masking, Sgd, Span, Update, Weight};
 
 /// Elements a task takes.
@@ -49,11 +50,48 @@ fn moves(layers: &[Layer], masked: Option<(Weight, Masking)>) -> impl Fn(usize) 
     }
 }
 
+/// An SGD step of whole words of elements. `masks`: M, Z, whether what Z drops is frozen (else its gradient is 0), and the gradient's
+/// factor.
+#[inline(always)]
+unsafe fn sgd_words<L: Lanes>(
+    rule: Sgd,
+    decay: f32,
+    masks: Option<(&[u32], &[u32], bool, f32)>,
+    value: &mut [f32],
+    velocity: &mut [f32],
+    grad: &[f32],
+) {
+    let step = |word: usize, i: usize, w: &mut f32, v: &mut f32, grad: f32| {
+        let (inside, kept, frozen, scale) = match masks {
+            None => (true, true, false, 1.0),
+            Some((inside, kept, frozen, scale)) => {
+                (inside[word] >> i & 1 == 1, kept[word] >> i & 1 == 1, frozen, scale)
+            }
+        };
+        let g = if kept { scale * grad + decay * *w } else { 0.0 };
+        let moved = rule.momentum * *v + g;
+        let by = rule.lr * if rule.nesterov { g + rule.momentum * moved } else { moved };
+        let moves = kept | !frozen;
+        let (new_w, new_v) = (if moves { *w - by } else { *w }, if moves { moved } else { *v });
+        (*w, *v) = if inside { (new_w, new_v) } else { (0.0, 0.0) };
+    };
+    for (word, ((w, v), g)) in value.chunks_mut(32).zip(velocity.chunks_mut(32)).zip(grad.chunks(32)).enumerate() {
+        let whole =
+            (<&mut [f32; 32]>::try_from(&mut *w), <&mut [f32; 32]>::try_from(&mut *v), <&[f32; 32]>::try_from(g));
+        if let (Ok(w), Ok(v), Ok(g)) = whole {
+            (0..32).for_each(|i| step(word, i, &mut w[i], &mut v[i], g[i]));
+        } else {
+            (0..w.len()).for_each(|i| step(word, i, &mut w[i], &mut v[i], g[i]));
+        }
+    }
+}
+
 impl Cpu {
     pub(super) fn step_sgd(&mut self, rule: Sgd, update: &Update) {
         let leak = match update.masked {
             Some((_, Masking::Leaky(leak))) => leak,
-            _ => Span::default(),
+            Some((_, Masking::DenseMomentum)) => Span::default(),
+            _ => return self.step_sgd_by_words(rule, update),
         };
         let moves = moves(&self.layers, update.masked);
         let [value, grad, velocity, leak] =
@@ -89,6 +127,33 @@ impl Cpu {
                 }
             },
         );
+    }
+
+    /// The common maskings, 32 elements at a time.
+    fn step_sgd_by_words(&mut self, rule: Sgd, update: &Update) {
+        let level = self.level;
+        let [value, grad, velocity] =
+            self.memory.apart([update.value.range(), update.grad.range(), update.velocity.range()]);
+        let masked = update.masked.map(|(weight, masking)| (&self.layers[weight.layer], masking));
+        let grad = grad.par_chunks(CHUNK);
+        let tasks = value.par_chunks_mut(CHUNK).zip(velocity.par_chunks_mut(CHUNK)).zip(grad).enumerate();
+        tasks.for_each(|(chunk, ((value, velocity), grad))| {
+            let masks = masked.map(|(layer, masking)| {
+                let [inside, random] = [&layer.mask, &layer.random].map(|mask| &mask.words()[chunk * (CHUNK / 32)..]);
+                match masking {
+                    Masking::Deterministic => (inside, inside, false, 1.0),
+                    _ => (inside, random, masking == Masking::Frozen, layer.scale),
+                }
+            });
+            dispatch!(level, sgd_words(
+                rule: Sgd = rule,
+                decay: f32 = update.weight_decay,
+                masks: Option<(&[u32], &[u32], bool, f32)> = masks,
+                value: &mut [f32] = value,
+                velocity: &mut [f32] = velocity,
+                grad: &[f32] = grad,
+            ));
+        });
     }
 
     pub(super) fn step_adam(&mut self, rule: Adam, update: &Update, second: Span) {

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::Cpu;
-use super::grid::Grid;
+use super::grid::{Grid, Write};
 use super::memory::Place;
 use super::simd::{LANES, Lanes, Level};
 use crate::backend::{Map, Sink};
@@ -73,33 +73,33 @@ pub(super) fn plane<const N: usize, P: Pointwise<N>>(
     x: [(&[f32], Grid); N],
     y: &mut [f32],
     gy: Grid,
-    add: bool,
+    write: Write,
 ) {
     debug_assert!(x.iter().all(|(x, g)| x.len() == g.plane) && y.len() == gy.plane);
     match level {
         // SAFETY: `Level::detect` found the instruction set.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => unsafe { avx512(f, x, y, gy, add) },
+        Level::Avx512 => unsafe { avx512(f, x, y, gy, write) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => unsafe { avx2(f, x, y, gy, add) },
+        Level::Avx2 => unsafe { avx2(f, x, y, gy, write) },
         // SAFETY: arrays need no instruction set.
-        _ => unsafe { rows::<[f32; LANES], N, P>(f, x, y, gy, add) },
+        _ => unsafe { rows::<[f32; LANES], N, P>(f, x, y, gy, write) },
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
-fn avx512<const N: usize, P: Pointwise<N>>(f: P, x: [(&[f32], Grid); N], y: &mut [f32], gy: Grid, add: bool) {
+fn avx512<const N: usize, P: Pointwise<N>>(f: P, x: [(&[f32], Grid); N], y: &mut [f32], gy: Grid, write: Write) {
     // SAFETY: this function has the feature.
-    unsafe { rows::<super::simd::x86::Avx512, N, P>(f, x, y, gy, add) }
+    unsafe { rows::<super::simd::x86::Avx512, N, P>(f, x, y, gy, write) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn avx2<const N: usize, P: Pointwise<N>>(f: P, x: [(&[f32], Grid); N], y: &mut [f32], gy: Grid, add: bool) {
+fn avx2<const N: usize, P: Pointwise<N>>(f: P, x: [(&[f32], Grid); N], y: &mut [f32], gy: Grid, write: Write) {
     // SAFETY: this function has the feature.
-    unsafe { rows::<super::simd::x86::Avx2, N, P>(f, x, y, gy, add) }
+    unsafe { rows::<super::simd::x86::Avx2, N, P>(f, x, y, gy, write) }
 }
 
 #[inline(always)]
@@ -108,7 +108,7 @@ unsafe fn rows<L: Lanes, const N: usize, P: Pointwise<N>>(
     x: [(&[f32], Grid); N],
     y: &mut [f32],
     gy: Grid,
-    add: bool,
+    write: Write,
 ) {
     let width = gy.shape.w * LANES;
     for i in 0..gy.shape.h {
@@ -118,12 +118,17 @@ unsafe fn rows<L: Lanes, const N: usize, P: Pointwise<N>>(
             // SAFETY: `at` + 16 <= width, the length of the slices just taken; the instruction set is the caller's.
             unsafe {
                 let value = f.apply(from.map(|p| L::load(p.add(at))));
-                let value = if add { value.add(L::load(to.add(at))) } else { value };
-                value.store(to.add(at));
+                match write {
+                    Write::Add => value.add(L::load(to.add(at))).store(to.add(at)),
+                    Write::Set => value.store(to.add(at)),
+                    Write::Stream => value.stream(to.add(at)),
+                }
             }
         }
     }
-    if !add {
+    // SAFETY: the instruction set is the caller's.
+    unsafe { L::fence() }
+    if !write.adds() {
         gy.clear_halo(y);
     }
 }
@@ -145,7 +150,7 @@ impl Cpu {
         let tasks = y_values.par_chunks_mut(gy.plane).with_min_len(gy.planes_per_task()).enumerate();
         tasks.for_each(|(p, to)| {
             let from = std::array::from_fn(|i| (&inputs[i][p * grids[i].plane..][..grids[i].plane], grids[i]));
-            plane(level, f(p % gy.shape.c), from, to, gy, y.add);
+            plane(level, f(p % gy.shape.c), from, to, gy, gy.write(y.add));
         });
     }
 }

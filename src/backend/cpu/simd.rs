@@ -93,6 +93,10 @@ pub(crate) trait Lanes: Copy {
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn store(self, to: *mut f32);
+    /// Stores past the caches, on a 64-byte boundary: what is too large to stay in one is not read into it first.
+    /// [`Lanes::fence`] must follow before another thread may read.
+    unsafe fn stream(self, to: *mut f32);
+    unsafe fn fence();
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     /// self * by + plus, rounded once.
@@ -121,6 +125,13 @@ impl Lanes for [f32; LANES] {
         // SAFETY: the caller has 16 floats there.
         unsafe { to.cast::<Self>().write_unaligned(self) }
     }
+    #[inline(always)]
+    unsafe fn stream(self, to: *mut f32) {
+        // SAFETY: the caller has 16 floats there.
+        unsafe { self.store(to) }
+    }
+    #[inline(always)]
+    unsafe fn fence() {}
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
         std::array::from_fn(|i| self[i] + other[i])
@@ -178,6 +189,17 @@ pub(crate) mod x86 {
             }
         }
         #[inline(always)]
+        unsafe fn stream(self, to: *mut f32) {
+            unsafe {
+                _mm256_stream_ps(to, self.0);
+                _mm256_stream_ps(to.add(8), self.1);
+            }
+        }
+        #[inline(always)]
+        unsafe fn fence() {
+            unsafe { _mm_sfence() }
+        }
+        #[inline(always)]
         unsafe fn add(self, other: Self) -> Self {
             unsafe { Avx2(_mm256_add_ps(self.0, other.0), _mm256_add_ps(self.1, other.1)) }
         }
@@ -223,6 +245,14 @@ pub(crate) mod x86 {
         #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
             unsafe { _mm512_storeu_ps(to, self.0) }
+        }
+        #[inline(always)]
+        unsafe fn stream(self, to: *mut f32) {
+            unsafe { _mm512_stream_ps(to, self.0) }
+        }
+        #[inline(always)]
+        unsafe fn fence() {
+            unsafe { _mm_sfence() }
         }
         #[inline(always)]
         unsafe fn add(self, other: Self) -> Self {

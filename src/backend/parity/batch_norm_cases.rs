@@ -6,7 +6,7 @@ use crate::backend::{BatchNorm, Extent, StepState};
 use crate::shape::Shape;
 
 /// A batch norm of `x`, its statistics poisoned where it is to write them.
-fn describe(arena: &mut Arena, s: Shape, x: &[f32], halo: usize, residual: bool, relu: bool) -> BatchNorm {
+pub(super) fn describe(arena: &mut Arena, s: Shape, x: &[f32], halo: usize, residual: bool, relu: bool) -> BatchNorm {
     let state = StepState { seed: 0, step: 0, statistics_momentum: 0.3, extent: Extent::Dense };
     arena.prepare(|on| on.begin_step(state));
     let positive = |seed| values(s.c, seed).iter().map(|x| x.abs() + 0.1).collect::<Vec<_>>();

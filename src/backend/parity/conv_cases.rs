@@ -1,6 +1,7 @@
 //! Convolutions of all shapes, densities and sinks.
 
 use super::arena::{Arena, Output};
+use super::batch_norm_cases::describe;
 use super::{on_every_device, values};
 use crate::backend::{Conv, Draw, Effective, Extent, Growth, PruneAndGrow, StepState, Weight};
 use crate::bitmask::BitMask;
@@ -73,6 +74,18 @@ impl Case {
             let dy = arena.gradient(self.y(), self.gradient_halo() + self.spare, &y);
             let out = arena.result(self.y(), 2 * self.spare);
             arena.run(&[Output::Value(out)], |on| on.conv2d(input, weight, self.conv, out));
+            // The choices of other things decide here too.
+            if self.empty_row {
+                let residual = arena.value(self.y(), self.spare, &values(self.y().len(), 6));
+                let sum = arena.result(self.y(), self.spare);
+                arena.run(&[Output::Value(sum)], |on| on.conv2d_add(input, weight, self.conv, residual, sum));
+                let (normalised, relu) = (arena.result(self.y(), 2 * self.spare), self.density < 0.4);
+                let bn = describe(arena, self.y(), &y, self.spare, self.add, relu);
+                arena.prepare(|on| on.begin_step(step));
+                arena.run(&[Output::Value(normalised)], |on| {
+                    on.conv2d_batch_norm(input, weight, self.conv, &bn, normalised)
+                });
+            }
             let dx = arena.sink(self.x, self.spare, self.add);
             arena.run(&[Output::Gradient(dx.to)], |on| on.conv2d_grad_input(dy, weight, self.conv, dx));
             let dw = match self.extent {

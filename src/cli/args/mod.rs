@@ -63,8 +63,8 @@ pub enum Command {
     /// Measure how fast this machine trains.
     ///
     /// `step` times whole training steps (augmentation, masks, forward, backward, optimiser) of a preset's network and of the
-    /// same network dense, in turn, on random images, and prints medians. `kernels` does the same for single convolutions and
-    /// for what happens to masks and weights; with --model it runs nothing: for each product of a step in bf16 it prints the
+    /// same network dense, in turn, on random images, and prints medians. `inference` does the same for predictions,
+    /// `kernels` for single convolutions and for what happens to masks and weights; with --model it runs nothing: for each product of a step in bf16 it prints the
     /// registers, shared memory and occupancy of its CUDA kernel, its operations and bytes, and the time below which no kernel
     /// can be on that GPU.
     #[command(after_help = help::BENCH_EXAMPLES)]
@@ -241,6 +241,8 @@ pub enum Bench {
     Step,
     /// The kernels of a training step
     Kernels,
+    /// Predictions on the CPU, sparse and dense
+    Inference,
 }
 
 /// A GPU whose rates are known.
@@ -550,7 +552,9 @@ mod tests {
             ("cigl predict model.safetensors", "IMAGES"),
             ("cigl predict model.safetensors a.png --out a.txt", ".csv or .npz"),
             ("cigl info --plan", "--preset"),
-            ("cigl bench kernels", "--model"),
+            ("cigl bench", "step"),
+            ("cigl bench step --method rgl", "rigl"),
+            ("cigl bench step --rounds 0", "1..=100000"),
             ("cigl bench kernels --model a100", "h100"),
             ("cigl bench kernels --model h200 --batch 0", "1..=4096"),
             ("cigl calibrate", "PREDICTIONS"),
@@ -584,9 +588,10 @@ mod tests {
             assert!(help.contains("Examples:"), "{command}");
             for line in help.lines().map(str::trim).filter(|line| line.starts_with("cigl ") && !line.contains("--help"))
             {
-                let Command::Train(args) = parse(line).unwrap() else { continue };
-                if args.config.is_none() {
-                    args.configs().unwrap();
+                match parse(line).unwrap() {
+                    Command::Train(args) if args.config.is_none() => drop(args.configs().unwrap()),
+                    Command::Bench(args) => drop(args.config(args.method).unwrap()),
+                    _ => continue,
                 }
                 examples += 1;
             }

@@ -3,18 +3,17 @@
 use serde_json::{Value, json};
 
 use super::timing::Times;
+use crate::backend::sandbox::Sandbox;
 use crate::backend::{
-    Backend, Conv, Draw, Effective, Extent, Growth, Map, Masking, PruneAndGrow, Rule, Sgd, Sink, Span, StepState,
-    Update, Weight,
+    Backend, Conv, Draw, Effective, Extent, Growth, Map, Masking, PruneAndGrow, Rule, Sgd, Sink, StepState, Update,
 };
-use crate::bitmask::BitMask;
 use crate::cli::args::BenchArgs;
 use crate::cli::machine;
 use crate::cli::output::print;
 use crate::config::Device;
 use crate::error::Result;
 use crate::report::table::Table;
-use crate::rng::{Domain, Stream};
+use crate::rng::Domain;
 use crate::shape::Shape;
 
 /// Convolutions of the paper's networks on CIFAR: input channels, output channels, pixels a side, kernel, stride.
@@ -48,61 +47,9 @@ struct Row {
     bytes: f64,
 }
 
-/// Where the next span or map lies.
-struct Memory {
-    on: Box<dyn Backend>,
-    end: usize,
-}
-
-impl Memory {
-    fn span(&mut self, len: usize) -> Result<Span> {
-        let span = Span { at: self.end, len };
-        self.end = (self.end + len).next_multiple_of(64);
-        self.on.reserve(self.end)?;
-        Ok(span)
-    }
-
-    fn noise(&mut self, len: usize) -> Result<Span> {
-        let span = self.span(len)?;
-        self.on.write(span, &normal(len))?;
-        Ok(span)
-    }
-
-    fn map(&mut self, shape: Shape) -> Result<Map> {
-        let precision = self.on.precision();
-        let at = self.span(self.on.map_len(shape, 1, precision))?.at;
-        let map = Map { at, shape, halo: 1, precision };
-        self.on.write_map(map, &normal(shape.len()))?;
-        Ok(map)
-    }
-
-    fn weight(&mut self, layer: usize, [out_channels, in_channels, rows, cols]: [usize; 4]) -> Result<Weight> {
-        let len = out_channels * rows * cols * in_channels;
-        let (value, grad) = (self.noise(len)?, self.noise(len)?);
-        Ok(Weight { layer, value, grad, out_channels, in_channels, kernel: [rows, cols] })
-    }
-
-    /// Puts a random mask with a share `density` of ones over a layer; returns their number.
-    fn mask(&mut self, weight: Weight, density: f64) -> Result<usize> {
-        let mut mask = BitMask::zeros(weight.len());
-        let mut draws = Stream::new(0, Domain::InitialMask, 0, 0);
-        (0..weight.len()).filter(|_| draws.uniform() < density).for_each(|i| mask.set(i, true));
-        self.on.write_mask(weight.layer, &mask)?;
-        Ok(mask.count())
-    }
-
-    /// A call's time, up to its end on the device.
-    fn time(&mut self, times: &mut Times, call: impl FnOnce(&mut dyn Backend) -> Result<()>) -> Result<()> {
-        times.add(|| {
-            call(self.on.as_mut())?;
-            self.on.read(Span { at: 0, len: 1 }).map(drop)
-        })
-    }
-}
-
-fn normal(len: usize) -> Vec<f32> {
-    let mut draws = Stream::new(len as u64, Domain::Weights, 0, 0);
-    (0..len).map(|_| draws.normal() as f32).collect()
+/// A call's time, up to its end on the device.
+fn time(sandbox: &mut Sandbox, times: &mut Times, call: impl FnOnce(&mut dyn Backend) -> Result<()>) -> Result<()> {
+    times.add(|| sandbox.call(call))
 }
 
 pub(super) fn run(args: &BenchArgs) -> Result<()> {
@@ -157,26 +104,26 @@ fn convolution(
     density: f64,
     rounds: u32,
 ) -> Result<Vec<Row>> {
-    let mut memory = Memory { on, end: 64 };
-    let x = memory.map(Shape::images(batch, inputs, side, side))?;
-    let y = memory.map(Shape::images(batch, outputs, side / stride, side / stride))?;
+    let mut sandbox = Sandbox::new(on);
+    let x = sandbox.map(Shape::images(batch, inputs, side, side))?;
+    let y = sandbox.map(Shape::images(batch, outputs, side / stride, side / stride))?;
     let dx = Sink { to: x, add: false };
     let conv = Conv { stride, padding: kernel / 2 };
-    let weights = [0, 1].map(|layer| memory.weight(layer, [outputs, inputs, kernel, kernel]));
+    let weights = [0, 1].map(|layer| sandbox.weight(layer, [outputs, inputs, kernel, kernel]));
     let [sparse, dense] = weights;
     let (sparse, dense) = (sparse?, dense?);
-    memory.on.register(&[sparse, dense])?;
-    let active = memory.mask(sparse, density)?;
-    memory.on.effective_weights(Effective::Deterministic, &[])?;
+    sandbox.on.register(&[sparse, dense])?;
+    let active = sandbox.mask(sparse, density)?;
+    sandbox.on.effective_weights(Effective::Deterministic, &[])?;
     let mut times: [[Times; 2]; 3] = Default::default();
     for round in 0..=rounds {
         let mut now: [[Times; 2]; 3] = Default::default();
         for (i, w) in [sparse, dense].into_iter().enumerate() {
             let extent = if i == 0 { Extent::Active } else { Extent::Dense };
-            memory.on.begin_step(StepState { seed: 0, step: 0, statistics_momentum: 0.1, extent })?;
-            memory.time(&mut now[0][i], |on| on.conv2d(x, w, conv, y))?;
-            memory.time(&mut now[1][i], |on| on.conv2d_grad_input(y, w, conv, dx))?;
-            memory.time(&mut now[2][i], |on| on.conv2d_grad_weight(x, y, w, conv, false))?;
+            sandbox.on.begin_step(StepState { seed: 0, step: 0, statistics_momentum: 0.1, extent })?;
+            time(&mut sandbox, &mut now[0][i], |on| on.conv2d(x, w, conv, y))?;
+            time(&mut sandbox, &mut now[1][i], |on| on.conv2d_grad_input(y, w, conv, dx))?;
+            time(&mut sandbox, &mut now[2][i], |on| on.conv2d_grad_weight(x, y, w, conv, false))?;
         }
         // The first round builds what later ones find.
         if round > 0 {
@@ -200,12 +147,12 @@ fn convolution(
 
 /// What happens to weights between two passes.
 fn weights(on: Box<dyn Backend>, density: f64, rounds: u32) -> Result<Vec<Row>> {
-    let mut memory = Memory { on, end: 64 };
-    let weight = memory.weight(0, TENSOR)?;
+    let mut sandbox = Sandbox::new(on);
+    let weight = sandbox.weight(0, TENSOR)?;
     let len = weight.len();
-    let velocity = memory.noise(len)?;
-    memory.on.register(&[weight])?;
-    let active = memory.mask(weight, density)?;
+    let velocity = sandbox.noise(len)?;
+    sandbox.on.register(&[weight])?;
+    let active = sandbox.mask(weight, density)?;
     let draw = |step| Draw { seed: 1, domain: Domain::RandomMask, step, keep: &[0.9], inverted: false };
     let update = Update {
         value: weight.value,
@@ -221,10 +168,11 @@ fn weights(on: Box<dyn Backend>, density: f64, rounds: u32) -> Result<Vec<Row>> 
     let mut times: [Times; 3] = Default::default();
     for round in 0..=rounds {
         let mut now: [Times; 3] = Default::default();
-        memory.time(&mut now[0], |on| on.random_mask(&draw(round)))?;
-        memory
-            .time(&mut now[1], |on| on.update_and_mask(rule, &[update], &[], Some(&draw(round)), Effective::Random))?;
-        memory.time(&mut now[2], |on| on.prune_and_grow(&[job]))?;
+        time(&mut sandbox, &mut now[0], |on| on.random_mask(&draw(round)))?;
+        time(&mut sandbox, &mut now[1], |on| {
+            on.update_and_mask(rule, &[update], &[], Some(&draw(round)), Effective::Random)
+        })?;
+        time(&mut sandbox, &mut now[2], |on| on.prune_and_grow(&[job]))?;
         if round > 0 {
             times.iter_mut().zip(&now).for_each(|(all, now)| all.extend(now));
         }

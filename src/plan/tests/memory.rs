@@ -72,7 +72,9 @@ fn plans_of_all_networks_read_what_was_written_and_waste_little_memory() {
                 let plan = check(&what, recorded(images, classes, mode, &|g, x| body.record(g, x, classes)), precision);
                 let used = plan.end() - plan.table().iter().map(|p| p.at).min().unwrap();
                 let ratio = used as f64 / plan.live_maximum() as f64;
-                assert!((1.0..=1.3).contains(&ratio), "{what}: the arena is {ratio:.2} times what is alive at once");
+                // Without a backward pass little is alive at once, and what is left over weighs more.
+                let most = if mode == Mode::Train { 1.3 } else { 1.35 };
+                assert!((1.0..=most).contains(&ratio), "{what}: the arena is {ratio:.2} times what is alive at once");
             }
         }
     }
@@ -164,4 +166,62 @@ fn what_the_loss_does_not_see_gets_no_gradient_and_images_never_do() {
     let nodes: Vec<Written> = plan.gradients_written().into_iter().flatten().map(|(to, _)| to).collect();
     let forbidden = [images.0, targets.0, unseen.unwrap().0];
     assert!(!nodes.is_empty() && !forbidden.iter().any(|&i| nodes.contains(&Written::Node(i))), "{nodes:?}");
+}
+
+/// A residual block as wide ResNets have it.
+fn block(g: &mut Graph, x: NodeId) -> Result<NodeId> {
+    let stem = g.conv2d("stem", x, conv(4, 1))?;
+    let activated = g.batch_norm_relu("bn", stem)?;
+    let body = g.conv2d("body", activated, conv(4, 1))?;
+    let sum = g.add("sum", body, stem)?;
+    let last = g.conv2d("last", sum, conv(4, 1))?;
+    let normalised = g.batch_norm_relu("last_bn", last)?;
+    let pooled = g.global_average_pool("pool", normalised)?;
+    g.linear("fc", pooled, 4)
+}
+
+fn places(plan: &Plan, content: Content) -> Vec<&str> {
+    plan.table().iter().filter(|p| p.content == content && p.len > 0).map(|p| p.name.as_str()).collect()
+}
+
+#[test]
+fn the_gradient_of_a_sum_is_handed_on_to_its_terms_without_a_copy() {
+    let recording = recorded(Shape::images(3, 2, 5, 5), 4, Mode::Train, &block);
+    let plan = check("a residual block", recording, Precision::F32);
+    let gradients = places(&plan, Content::Gradient);
+    assert!(gradients.contains(&"sum"), "{gradients:?}");
+    assert!(!gradients.contains(&"body") && !gradients.contains(&"stem"), "{gradients:?}");
+}
+
+#[test]
+fn a_gradient_is_copied_where_an_addition_to_it_would_disturb_another_reader() {
+    // The other term's derivative is taken after something was added to the first one's gradient.
+    let plan = check(
+        "two terms",
+        recorded(Shape::images(3, 2, 5, 5), 4, Mode::Train, &|g, x| {
+            let early = g.conv2d("early", x, conv(4, 1))?;
+            let stem = g.conv2d("stem", x, conv(4, 1))?;
+            let branch = g.relu("branch", stem)?;
+            let sum = g.add("sum", early, stem)?;
+            let all = g.add("all", sum, branch)?;
+            let pooled = g.global_average_pool("pool", all)?;
+            g.linear("fc", pooled, 4)
+        }),
+        Precision::F32,
+    );
+    let gradients = places(&plan, Content::Gradient);
+    assert!(gradients.contains(&"stem") || gradients.contains(&"early"), "{gradients:?}");
+}
+
+#[test]
+fn a_convolution_is_computed_by_its_only_reader_where_that_adds_or_normalises_by_running_statistics() {
+    let stored = |mode| {
+        let recording = recorded(Shape::images(3, 2, 5, 5), 4, mode, &block);
+        let plan = check("a residual block", recording, Precision::F32);
+        let values = places(&plan, Content::Value);
+        ["stem", "body", "last"].map(|name| values.contains(&name))
+    };
+    // The batch's statistics need the sums themselves, and the stem has two readers.
+    assert_eq!(stored(Mode::Train), [true, false, true]);
+    assert_eq!(stored(Mode::Evaluate), [true, false, false]);
 }

@@ -6,9 +6,9 @@
 
 use rayon::prelude::*;
 
-use super::{Stencil, View, each_task};
-use crate::backend::cpu::grid::Grid;
-use crate::backend::cpu::simd::{Lanes, Level, dispatch};
+use super::{Around, Direction, Finish, Input, Stencil, View, each_task, pixel};
+use crate::backend::cpu::grid::{Grid, Write};
+use crate::backend::cpu::simd::{LANES, Lanes, Level, dispatch};
 
 /// Output channels in registers.
 const OUT: usize = 4;
@@ -19,7 +19,32 @@ pub(super) struct Packed {
     classes: Vec<Vec<[f32; OUT]>>,
 }
 
-pub(super) fn pack(view: View, stencils: &[Stencil], values: &[f32]) -> Packed {
+/// The packed weights of one layer, for each direction and stencils they are used in, until they change.
+#[derive(Default)]
+pub(in crate::backend::cpu) struct PackedWeights(Vec<(Direction, Vec<Vec<usize>>, Packed)>);
+
+impl PackedWeights {
+    /// Forgets old effective weights.
+    pub(in crate::backend::cpu) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    pub(super) fn get(&mut self, view: View, stencils: &[Stencil], values: &[f32]) -> &Packed {
+        let positions = |stencil: &Stencil| stencil.taps.iter().map(|tap| tap.position).collect();
+        let positions: Vec<Vec<usize>> = stencils.iter().map(positions).collect();
+        let known = |(direction, taps, _): &(Direction, Vec<Vec<usize>>, Packed)| {
+            *direction == view.direction && *taps == positions
+        };
+        let at = self.0.iter().position(known).unwrap_or_else(|| {
+            let packed = pack(view, stencils, values);
+            self.0.push((view.direction, positions, packed));
+            self.0.len() - 1
+        });
+        &self.0[at].2
+    }
+}
+
+fn pack(view: View, stencils: &[Stencil], values: &[f32]) -> Packed {
     let pack_class = |stencil: &Stencil| {
         let per_group = view.inputs() * stencil.taps.len();
         let mut packed = vec![[0.0; OUT]; view.outputs().div_ceil(OUT) * per_group];
@@ -44,42 +69,45 @@ pub(super) fn correlate(
     packed: &Packed,
     (x, gx): (&[f32], Grid),
     stencils: &[Stencil],
+    around: Around,
     (y, gy): (&mut [f32], Grid),
     add: bool,
 ) {
-    each_task((x, gx), (y, gy), add, |x, first_output, y| {
+    each_task((x, gx), (y, gy), add, around, |input, first_output, y| {
         for (stencil, weights) in stencils.iter().zip(&packed.classes) {
             let per_group = packed.inputs * stencil.taps.len();
             let weights = &weights[first_output / OUT * per_group..];
             let (outputs, inputs) = (y.len() / gy.plane, packed.inputs);
-            assert!(x.len() >= inputs * gx.plane && weights.len() >= outputs.div_ceil(OUT) * per_group);
+            assert!(input.x.len() >= inputs * gx.plane && weights.len() >= outputs.div_ceil(OUT) * per_group);
             dispatch!(level, run(
                 stencil: &Stencil = stencil,
                 inputs: usize = inputs,
                 weights: &[[f32; OUT]] = weights,
-                x: &[f32] = x,
+                input: Input<'_> = input,
+                first_output: usize = first_output,
                 x_plane: usize = gx.plane,
                 y: &mut [f32] = &mut *y,
                 y_plane: usize = gy.plane,
-                add: bool = add,
+                write: Write = gy.write(add),
             ));
         }
     });
 }
 
 /// # Safety
-/// As for [`Lanes`]; `x` holds `inputs` planes, `y` whole planes, and `weights` a group for each four of them.
+/// As for [`Lanes`]; `input` holds `inputs` planes, `y` whole planes, and `weights` a group for each four of them.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 unsafe fn run<L: Lanes>(
     stencil: &Stencil,
     inputs: usize,
     weights: &[[f32; OUT]],
-    x: &[f32],
+    input: Input<'_>,
+    first_output: usize,
     x_plane: usize,
     y: &mut [f32],
     y_plane: usize,
-    add: bool,
+    write: Write,
 ) {
     let outputs = y.len() / y_plane;
     let per_group = inputs * stencil.taps.len();
@@ -92,28 +120,36 @@ unsafe fn run<L: Lanes>(
                 x_plane,
                 y_plane,
                 outputs: (outputs - group * OUT).min(OUT),
-                add,
+                write,
             };
             let mut col = 0;
             while col < stencil.cols {
                 // SAFETY: row and col name an output of the class, whose taps all lie inside the input planes and whose place
                 // lies inside the output planes; the instruction set is the caller's.
                 unsafe {
-                    let x = x.as_ptr().add(row * stencil.x_step[0] + col * stencil.x_step[1]);
+                    let x = input.x.as_ptr().add(row * stencil.x_step[0] + col * stencil.x_step[1]);
                     let at = group * OUT * y_plane + stencil.y_at + row * stencil.y_step[0] + col * stencil.y_step[1];
                     let y = y.as_mut_ptr().add(at);
                     let left = stencil.cols - col;
+                    let channel = |o: usize| first_output + group * OUT + o;
+                    let start = |o: usize| match input.around.start {
+                        Some(map) => Some((pixel(map, channel(o), row, col), LANES)),
+                        None => (write == Write::Add).then_some((y.add(o * y_plane).cast_const(), stencil.y_step[1])),
+                    };
+                    let finish = |o: usize| input.around.finish(channel(o), row, col);
                     col += if left >= 4 && L::TILE >= 4 {
-                        tile.compute::<L, 4>(x, y)
+                        tile.compute::<L, 4>(x, y, start, finish)
                     } else if left >= 2 && L::TILE >= 2 {
-                        tile.compute::<L, 2>(x, y)
+                        tile.compute::<L, 2>(x, y, start, finish)
                     } else {
-                        tile.compute::<L, 1>(x, y)
+                        tile.compute::<L, 1>(x, y, start, finish)
                     };
                 }
             }
         }
     }
+    // SAFETY: the caller's.
+    unsafe { L::fence() }
 }
 
 struct Tile<'a> {
@@ -123,17 +159,28 @@ struct Tile<'a> {
     x_plane: usize,
     y_plane: usize,
     outputs: usize,
-    add: bool,
+    write: Write,
 }
 
 impl Tile<'_> {
     /// Four output channels of `P` pixels; returns P.
     #[inline(always)]
-    unsafe fn compute<L: Lanes, const P: usize>(&self, x: *const f32, y: *mut f32) -> usize {
+    unsafe fn compute<L: Lanes, const P: usize>(
+        &self,
+        x: *const f32,
+        y: *mut f32,
+        start: impl Fn(usize) -> Option<(*const f32, usize)>,
+        finish: impl Fn(usize) -> Option<Finish>,
+    ) -> usize {
         let [x_step, y_step] = [self.stencil.x_step[1], self.stencil.y_step[1]];
         // SAFETY: see `run`.
         unsafe {
             let mut sum = [[L::splat(0.0); P]; OUT];
+            for (o, sum) in sum.iter_mut().enumerate().take(self.outputs) {
+                if let Some((from, step)) = start(o) {
+                    *sum = std::array::from_fn(|p| L::load(from.add(p * step)));
+                }
+            }
             let mut weight = self.weights;
             for input in 0..self.inputs {
                 let plane = x.add(input * self.x_plane);
@@ -150,10 +197,11 @@ impl Tile<'_> {
                 }
             }
             for (o, sum) in sum.into_iter().enumerate().take(self.outputs) {
+                let finish = finish(o);
                 for (p, sum) in sum.into_iter().enumerate() {
+                    let sum = finish.map_or(sum, |finish| finish.apply(sum, 0, p));
                     let to = y.add(o * self.y_plane + p * y_step);
-                    let sum = if self.add { sum.add(L::load(to)) } else { sum };
-                    sum.store(to);
+                    if self.write == Write::Stream { sum.stream(to) } else { sum.store(to) }
                 }
             }
         }

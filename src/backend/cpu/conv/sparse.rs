@@ -9,8 +9,9 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::tiles::pieces;
-use super::{Direction, Stencil, View, each_task};
-use crate::backend::cpu::grid::Grid;
+use super::{Around, Direction, Finish, Input, Stencil, View, each_task, pixel};
+use crate::backend::cpu::grid::{Grid, Write};
+use crate::backend::cpu::masks::Layer;
 use crate::backend::cpu::simd::{LANES, Lanes, Level, dispatch};
 use crate::bitmask::BitMask;
 
@@ -58,10 +59,18 @@ impl Index {
 /// What an index depends on besides M: the direction and the input's strides.
 type Geometry = (Direction, usize, usize, usize, Vec<usize>);
 
-/// The indices of one layer, built at first use after M changed.
-#[derive(Default, Debug)]
+/// The weights of one layer as the kernels take them, for each direction and geometry they are used in.
+#[derive(Default)]
 pub(in crate::backend::cpu) struct SparseIndex {
-    built: Vec<(Geometry, Index)>,
+    built: Vec<Built>,
+}
+
+struct Built {
+    geometry: Geometry,
+    /// Follows from M.
+    index: Index,
+    /// Follows from the effective weights: a list for each class.
+    gathered: Option<Vec<Vec<Block>>>,
 }
 
 impl SparseIndex {
@@ -70,14 +79,35 @@ impl SparseIndex {
         self.built.clear();
     }
 
-    pub(super) fn get(&mut self, view: View, x: Grid, stencils: &[Stencil], mask: &BitMask) -> &Index {
+    /// Forgets old effective weights.
+    pub(in crate::backend::cpu) fn clear_values(&mut self) {
+        self.built.iter_mut().for_each(|built| built.gathered = None);
+    }
+
+    fn at(&mut self, view: View, x: Grid, stencils: &[Stencil], mask: &BitMask) -> &mut Built {
         let offsets = stencils.iter().flat_map(|s| s.taps.iter().map(|t| t.offset)).collect();
         let geometry = (view.direction, x.plane, x.row, x.halo, offsets);
-        let at = self.built.iter().position(|(g, _)| *g == geometry).unwrap_or_else(|| {
-            self.built.push((geometry, build(view, x, stencils, mask)));
+        let at = self.built.iter().position(|built| built.geometry == geometry).unwrap_or_else(|| {
+            self.built.push(Built { geometry, index: build(view, x, stencils, mask), gathered: None });
             self.built.len() - 1
         });
-        &self.built[at].1
+        &mut self.built[at]
+    }
+
+    /// Where the weights inside M look, built at first use after M changed.
+    pub(super) fn index(&mut self, view: View, x: Grid, stencils: &[Stencil], mask: &BitMask) -> &Index {
+        &self.at(view, x, stencils, mask).index
+    }
+
+    /// The effective weights that are not zero, gathered at first use after they changed.
+    fn weights(&mut self, view: View, x: Grid, stencils: &[Stencil], mask: &BitMask, values: &[f32]) -> &[Vec<Block>] {
+        let Built { index, gathered, .. } = self.at(view, x, stencils, mask);
+        gathered.get_or_insert_with(|| {
+            let blocks = |class: &ClassIndex| -> Vec<Block> {
+                (0..index.blocks).into_par_iter().map(|block| Block::gather(index, class, block, values)).collect()
+            };
+            index.classes.iter().map(blocks).collect()
+        })
     }
 }
 
@@ -154,79 +184,93 @@ impl Block {
     }
 }
 
+#[allow(clippy::too_many_arguments)]
 pub(super) fn correlate(
     level: Level,
-    index: &Index,
-    values: &[f32],
+    layer: &mut Layer,
+    view: View,
     (x, gx): (&[f32], Grid),
     stencils: &[Stencil],
+    around: Around,
     (y, gy): (&mut [f32], Grid),
     add: bool,
 ) {
-    let gather = |class: &ClassIndex| -> Vec<Block> {
-        (0..index.blocks).into_par_iter().map(|block| Block::gather(index, class, block, values)).collect()
-    };
-    let gathered: Vec<Vec<Block>> = index.classes.iter().map(gather).collect();
-    each_task((x, gx), (y, gy), add, |x, first_output, y| {
-        for (stencil, blocks) in stencils.iter().zip(&gathered) {
+    let Layer { index, mask, effective, .. } = layer;
+    let gathered = index.weights(view, gx, stencils, mask, effective);
+    each_task((x, gx), (y, gy), add, around, |input, first_output, y| {
+        for (stencil, blocks) in stencils.iter().zip(gathered) {
             dispatch!(level, run(
                 stencil: &Stencil = stencil,
                 blocks: &[Block] = blocks,
                 first_output: usize = first_output,
-                x: &[f32] = x,
+                input: Input<'_> = input,
                 y: &mut [f32] = &mut *y,
                 y_plane: usize = gy.plane,
-                add: bool = add,
+                write: Write = gy.write(add),
             ));
         }
     });
 }
 
 /// # Safety
-/// As for [`Lanes`]; the blocks were built for the planes of `x`, and `y` holds whole planes from `first_output` on.
+/// As for [`Lanes`]; the blocks were built for the planes of `input`, and `y` holds whole planes from `first_output` on.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 unsafe fn run<L: Lanes>(
     stencil: &Stencil,
     blocks: &[Block],
     first_output: usize,
-    x: &[f32],
+    input: Input<'_>,
     y: &mut [f32],
     y_plane: usize,
-    add: bool,
+    write: Write,
 ) {
     let outputs = y.len() / y_plane;
     let [rows, cols] = L::SPARSE_TILE;
     for (row, rows) in pieces(stencil.rows, rows) {
         for (col, cols) in pieces(stencil.cols, cols) {
             for (b, block) in blocks.iter().enumerate() {
-                let add = add || b > 0;
+                let add = write.adds() || b > 0;
+                let last = b + 1 == blocks.len();
+                let ends = last && input.around.affine.is_some();
+                let begins = if b == 0 { input.around.start } else { None };
                 for o in 0..outputs {
                     let [from, to] = [first_output + o, first_output + o + 1].map(|o| block.first[o] as usize);
-                    if from == to && add {
+                    if from == to && add && !ends {
                         continue;
                     }
                     // SAFETY: the offsets name pixels of the input block, the tile lies in the output's plane; the
                     // instruction set is the caller's.
                     unsafe {
                         let at = o * y_plane + stencil.y_at + row * stencil.y_step[0] + col * stencil.y_step[1];
-                        let tile = Tile {
+                        let mut tile = Tile {
                             weights: block.weights.get_unchecked(from..to),
-                            x: x.as_ptr().add(row * stencil.x_step[0] + col * stencil.x_step[1]),
+                            x: input.x.as_ptr().add(row * stencil.x_step[0] + col * stencil.x_step[1]),
                             x_step: stencil.x_step,
                             y: y.as_mut_ptr().add(at),
                             y_step: stencil.y_step,
-                            add,
+                            start: None,
+                            stream: last && write == Write::Stream && !ends,
+                        };
+                        tile.start = match begins {
+                            Some(map) => Some((pixel(map, first_output + o, row, col), [map.1.row, LANES])),
+                            None => add.then_some((tile.y.cast_const(), stencil.y_step)),
                         };
                         match stencil.x_step[1] / LANES {
                             1 => tile.compute::<L, 1>(rows, cols),
                             2 => tile.compute::<L, 2>(rows, cols),
                             _ => tile.compute::<L, 0>(rows, cols),
                         }
+                        if let Some(finish) = input.around.finish(first_output + o, row, col).filter(|_| last) {
+                            tile.finish::<L>(finish, rows, cols);
+                        }
                     }
                 }
             }
         }
     }
+    // SAFETY: the caller's.
+    unsafe { L::fence() }
 }
 
 /// A few pixels of one output channel, and the weights of one block that they see.
@@ -236,7 +280,9 @@ struct Tile<'a> {
     x_step: [usize; 2],
     y: *mut f32,
     y_step: [usize; 2],
-    add: bool,
+    /// What the sums begin with, and its steps; 0 where there is nothing.
+    start: Option<(*const f32, [usize; 2])>,
+    stream: bool,
 }
 
 impl Tile<'_> {
@@ -267,16 +313,29 @@ impl Tile<'_> {
         }
     }
 
+    /// What follows the sums. They come back from L1, which costs less than registers would in the loops above.
+    #[inline(always)]
+    unsafe fn finish<L: Lanes>(&self, finish: Finish, rows: usize, cols: usize) {
+        for (row, col) in (0..rows).flat_map(|row| (0..cols).map(move |col| (row, col))) {
+            // SAFETY: see `run`.
+            unsafe {
+                let at = self.y.add(row * self.y_step[0] + col * self.y_step[1]);
+                finish.apply(L::load(at), row, col).store(at);
+            }
+        }
+    }
+
     #[inline(always)]
     unsafe fn sum<L: Lanes, const STEP: usize, const ROWS: usize, const COLS: usize>(&self) {
         let right = if STEP == 0 { self.x_step[1] } else { STEP * LANES };
         // SAFETY: see `run`.
         unsafe {
             let at = |r: usize, c: usize| self.y.add(r * self.y_step[0] + c * self.y_step[1]);
-            let mut sum: [[L; COLS]; ROWS] = if self.add {
-                std::array::from_fn(|r| std::array::from_fn(|c| L::load(at(r, c))))
-            } else {
-                [[L::splat(0.0); COLS]; ROWS]
+            let mut sum: [[L; COLS]; ROWS] = match self.start {
+                Some((from, [down, right])) => {
+                    std::array::from_fn(|r| std::array::from_fn(|c| L::load(from.add(r * down + c * right))))
+                }
+                None => [[L::splat(0.0); COLS]; ROWS],
             };
             for weight in self.weights {
                 let from = self.x.add(weight.offset as usize);
@@ -289,7 +348,7 @@ impl Tile<'_> {
             }
             for (r, sums) in sum.into_iter().enumerate() {
                 for (c, sum) in sums.into_iter().enumerate() {
-                    sum.store(at(r, c));
+                    if self.stream { sum.stream(at(r, c)) } else { sum.store(at(r, c)) }
                 }
             }
         }

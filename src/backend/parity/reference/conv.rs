@@ -32,10 +32,14 @@ fn sums(all: Vec<Accumulator>, depth: usize) -> Vec<Bounded> {
 }
 
 impl Reference {
-    pub(super) fn convolve(&mut self, x: Map, w: Weight, conv: Conv, y: Map) {
+    /// A device may begin its sums with what is to be added.
+    pub(super) fn convolve(&mut self, x: Map, w: Weight, conv: Conv, added: Option<Map>, y: Map) {
         let (input, weights) = (self.bounded_map(x), &self.layers[w.layer].effective);
         let mut out = vec![Accumulator::default(); y.shape.len()];
         products(x.shape, y.shape, w, conv, |y, x, w| out[y].push_product(input[x], weights[w]));
+        if let Some(added) = added {
+            self.bounded_map(added).into_iter().zip(&mut out).for_each(|(term, sum)| sum.push(term));
+        }
         self.set_map(set(y), sums(out, usize::MAX));
     }
 

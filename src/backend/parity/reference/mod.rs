@@ -167,8 +167,17 @@ impl Backend for Reference {
     }
 
     fn conv2d(&mut self, x: Map, w: Weight, conv: Conv, y: Map) -> Result<()> {
-        self.convolve(x, w, conv, y);
+        self.convolve(x, w, conv, None, y);
         Ok(())
+    }
+
+    fn conv2d_add(&mut self, x: Map, w: Weight, conv: Conv, residual: Map, y: Map) -> Result<()> {
+        if y.precision == Precision::F32 {
+            self.convolve(x, w, conv, Some(residual), y);
+            return Ok(());
+        }
+        self.conv2d(x, w, conv, y)?;
+        self.add(y, residual, y)
     }
 
     fn conv2d_grad_input(&mut self, dy: Map, w: Weight, conv: Conv, dx: Sink<Map>) -> Result<()> {
