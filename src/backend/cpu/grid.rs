@@ -12,6 +12,10 @@ use crate::shape::Shape;
 /// what is overwritten.
 const STREAMED_ABOVE: usize = 12 << 20;
 
+/// A plane of a multiple of so many pixels is followed by half as many that nobody reads: otherwise the same pixel of all channels would
+/// fall into the same few sets of a cache, and a tile's channels would evict each other.
+const SPREAD: usize = 8;
+
 /// How a kernel writes its results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Write {
@@ -47,7 +51,11 @@ pub(crate) struct Grid {
 impl Grid {
     pub(crate) fn new(shape: Shape, halo: usize) -> Self {
         let row = (shape.w + 2 * halo) * LANES;
-        let plane = (shape.h + 2 * halo) * row;
+        let mut pixels = (shape.h + 2 * halo) * (shape.w + 2 * halo);
+        if pixels.is_multiple_of(SPREAD) {
+            pixels += SPREAD / 2;
+        }
+        let plane = pixels * LANES;
         Grid { shape, halo, blocks: shape.n.div_ceil(LANES), row, plane, block: shape.c * plane }
     }
 
@@ -90,9 +98,11 @@ impl Grid {
         }
         let edge = self.halo * self.row;
         let side = self.halo * LANES;
+        let plane = &mut plane[..(self.shape.h + 2 * self.halo) * self.row];
+        let end = plane.len() - edge;
         plane[..edge].fill(0.0);
-        plane[self.plane - edge..].fill(0.0);
-        for row in plane[edge..self.plane - edge].chunks_mut(self.row) {
+        plane[end..].fill(0.0);
+        for row in plane[edge..end].chunks_mut(self.row) {
             row[..side].fill(0.0);
             row[self.row - side..].fill(0.0);
         }
