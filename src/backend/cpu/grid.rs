@@ -12,7 +12,7 @@ use crate::shape::Shape;
 /// what is overwritten.
 const STREAMED_ABOVE: usize = 12 << 20;
 
-/// A plane of a multiple of so many pixels is followed by half as many that nobody reads: otherwise the same pixel of all channels would
+/// A plane of a multiple of so many pixels is followed by half as many zeros: otherwise the same pixel of all channels would
 /// fall into the same few sets of a cache, and a tile's channels would evict each other.
 const SPREAD: usize = 8;
 
@@ -91,14 +91,14 @@ impl Grid {
         (self.shape.n - b * LANES).min(LANES)
     }
 
-    /// Writes the zeros around one channel.
+    /// Writes the zeros around one channel, and those behind it.
     pub(crate) fn clear_halo(&self, plane: &mut [f32]) {
+        let (plane, behind) = plane.split_at_mut((self.shape.h + 2 * self.halo) * self.row);
+        behind.fill(0.0);
         if self.halo == 0 {
             return;
         }
-        let edge = self.halo * self.row;
-        let side = self.halo * LANES;
-        let plane = &mut plane[..(self.shape.h + 2 * self.halo) * self.row];
+        let (edge, side) = (self.halo * self.row, self.halo * LANES);
         let end = plane.len() - edge;
         plane[..edge].fill(0.0);
         plane[end..].fill(0.0);
