@@ -29,6 +29,13 @@ pub(super) struct Entry {
     pub(super) element: u32,
 }
 
+impl Entry {
+    pub(super) fn new(offset: usize, element: usize) -> Self {
+        let offset = u32::try_from(offset).expect("sixteen images of one layer take less than 16 GiB");
+        Entry { offset, element: element as u32 }
+    }
+}
+
 /// The weights of one class by (input block, output): those of block k and output o are `first[k outputs + o] ..`.
 #[derive(Debug)]
 struct ClassIndex {
@@ -137,9 +144,7 @@ fn build(view: View, x: Grid, stencils: &[Stencil], mask: &BitMask) -> Index {
                     for tap in &stencil.taps {
                         let element = view.element(output, input, tap.position);
                         if mask.get(element) {
-                            let offset = u32::try_from(input * x.plane + tap.offset);
-                            let offset = offset.expect("sixteen images of one layer take less than 16 GiB");
-                            entries.push(Entry { offset, element: element as u32 });
+                            entries.push(Entry::new(input * x.plane + tap.offset, element));
                         }
                     }
                 }

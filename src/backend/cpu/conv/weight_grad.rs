@@ -89,10 +89,8 @@ pub(super) fn dense(
     // In the order of (input, tap): neighbouring taps of one channel share their cache lines.
     let inputs = 0..weight.in_channels;
     let of_channel = |channel| {
-        taps.iter().map(move |tap| Entry {
-            offset: (channel * x.1.plane + tap.offset) as u32,
-            element: (tap.position * weight.in_channels + channel) as u32,
-        })
+        taps.iter()
+            .map(move |tap| Entry::new(channel * x.1.plane + tap.offset, tap.position * weight.in_channels + channel))
     };
     let entries: Vec<Entry> = inputs.flat_map(of_channel).collect();
     // Two times three products fill the sixteen registers of AVX2, four times six the 32 of AVX-512.
