@@ -1,8 +1,7 @@
 //! `cigl bench inference`: predictions of a sparse network and of the same network dense, in turn.
 
-use serde_json::json;
-
-use super::timing::Times;
+use super::about;
+use super::timing::{Times, in_turn};
 use crate::cli::args::BenchArgs;
 use crate::cli::machine;
 use crate::cli::output::print;
@@ -26,37 +25,20 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let (shape, ..) = config.data.dataset.published();
     let mut draws = Stream::new(0, Domain::Weights, 2, 0);
     let images: Vec<f32> = (0..batch * shape.elements()).map(|_| draws.normal() as f32).collect();
-    let [mut times, mut dense_times] = [(); 2].map(|()| Times::default());
-    for round in 0..=args.rounds {
-        let [mut now, mut dense_now] = [(); 2].map(|()| Times::default());
-        now.add(|| sparse.logits(&images).map(drop))?;
-        dense_now.add(|| dense.logits(&images).map(drop))?;
-        // The first round builds what later ones find.
-        if round > 0 {
-            times.extend(&now);
-            dense_times.extend(&dense_now);
-        }
-    }
+    // The first calls build what later ones find.
+    sparse.logits(&images)?;
+    dense.logits(&images)?;
+    let [times, dense_times] =
+        in_turn(args.rounds, || sparse.logits(&images).map(drop), || dense.logits(&images).map(drop))?;
     let rate = |times: &Times| batch as f64 / times.median();
     let device = machine::backend(Device::Cpu, None)?.device();
     if args.json {
-        return print(format_args!(
-            "{:#}",
-            json!({
-                "preset": args.preset,
-                "method": config.method.name(),
-                "sparsity": config.sparsity,
-                "batch": batch,
-                "threads": rayon::current_num_threads(),
-                "device": device,
-                "precision": "f32",
-                "rounds": args.rounds,
-                "infer_img_s": rate(&times),
-                "dense_infer_img_s": rate(&dense_times),
-                "p50_ms": 1e3 * times.quantile(0.5),
-                "p99_ms": 1e3 * times.quantile(0.99),
-            })
-        ));
+        let mut value = about(args, &config, &device, "f32");
+        value["infer_img_s"] = rate(&times).into();
+        value["dense_infer_img_s"] = rate(&dense_times).into();
+        value["p50_ms"] = (1e3 * times.quantile(0.5)).into();
+        value["p99_ms"] = (1e3 * times.quantile(0.99)).into();
+        return print(format_args!("{value:#}"));
     }
     let mut table = Table::new(["inference", "sparsity (%)", "p50 (ms)", "p90 (ms)", "p99 (ms)", "images/s"]);
     for (config, times) in [(&config, &times), (&dense_config, &dense_times)] {

@@ -1,8 +1,7 @@
 //! `cigl bench step`: whole training steps, of the sparse network and of the same network dense, in turn.
 
-use serde_json::json;
-
-use super::timing::{Times, memory, peak_memory};
+use super::about;
+use super::timing::{Times, in_turn, memory, peak_memory};
 use crate::cli::args::BenchArgs;
 use crate::cli::machine;
 use crate::cli::output::print;
@@ -27,31 +26,16 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let peak_bytes = peak_memory().zip(before).map(|(peak, before)| peak - before);
     let mut dense = trainer(&dense_config, &set)?;
     warm_up(&mut dense)?;
-    let [mut times, mut dense_times] = [(); 2].map(|()| Times::default());
-    for _ in 0..args.rounds {
-        times.add(|| sparse.step().map(drop))?;
-        dense_times.add(|| dense.step().map(drop))?;
-    }
+    let [times, dense_times] = in_turn(args.rounds, || sparse.step().map(drop), || dense.step().map(drop))?;
     let batch = config.train.batch_size;
     let rate = |times: &Times| batch as f64 / times.median();
     let device = sparse.model().backend().device();
     if args.json {
-        return print(format_args!(
-            "{:#}",
-            json!({
-                "preset": args.preset,
-                "method": config.method.name(),
-                "sparsity": config.sparsity,
-                "batch": batch,
-                "threads": rayon::current_num_threads(),
-                "device": device,
-                "precision": sparse.model().backend().precision().name(),
-                "rounds": args.rounds,
-                "train_img_s": rate(&times),
-                "dense_train_img_s": rate(&dense_times),
-                "peak_bytes": peak_bytes,
-            })
-        ));
+        let mut value = about(args, &config, &device, sparse.model().backend().precision().name());
+        value["train_img_s"] = rate(&times).into();
+        value["dense_train_img_s"] = rate(&dense_times).into();
+        value["peak_bytes"] = peak_bytes.into();
+        return print(format_args!("{value:#}"));
     }
     let mut table = Table::new(["training step", "sparsity (%)", "median (ms)", "10th to 90th percentile", "images/s"]);
     for (config, times) in [(&config, &times), (&dense_config, &dense_times)] {

@@ -35,6 +35,20 @@ impl Times {
     }
 }
 
+/// The times of two calls that take turns.
+pub(super) fn in_turn(
+    rounds: u32,
+    mut first: impl FnMut() -> Result<()>,
+    mut second: impl FnMut() -> Result<()>,
+) -> Result<[Times; 2]> {
+    let mut times: [Times; 2] = Default::default();
+    for _ in 0..rounds {
+        times[0].add(&mut first)?;
+        times[1].add(&mut second)?;
+    }
+    Ok(times)
+}
+
 /// The most memory that this process has held so far, in bytes, where the system says so.
 pub(super) fn peak_memory() -> Option<u64> {
     status("VmHWM:")

@@ -285,7 +285,7 @@ struct Tile<'a> {
     x_step: [usize; 2],
     y: *mut f32,
     y_step: [usize; 2],
-    /// What the sums begin with, and its steps; 0 where there is nothing.
+    /// What the sums begin with and the steps between its pixels; zeros where there is nothing.
     start: Option<(*const f32, [usize; 2])>,
     stream: bool,
 }
