@@ -40,6 +40,12 @@ pub enum Error {
         /// The first layer in forward order whose output or weights are not finite.
         layer: String,
     },
+    /// Another process holds the lock of a run's folder: wait, or leave the run to it.
+    #[error("{}: another process is working on this run", path.display())]
+    Busy {
+        /// The run's folder.
+        path: PathBuf,
+    },
     /// A signal ended the run; a checkpoint was saved.
     #[error("stopped by signal {signal}; go on with --resume")]
     Interrupted {
@@ -55,6 +61,17 @@ pub enum Error {
 }
 
 impl Error {
+    /// The message with its chain of causes, on one line.
+    pub fn chain(&self) -> String {
+        let mut line = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(next) = cause {
+            line += &format!(": {next}");
+            cause = next.source();
+        }
+        line.replace('\n', " ")
+    }
+
     /// A file error without a cause.
     pub fn file(path: impl AsRef<Path>, detail: impl Into<String>) -> Self {
         Error::File { path: path.as_ref().into(), detail: detail.into(), source: None }

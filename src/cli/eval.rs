@@ -26,10 +26,6 @@ pub(super) fn run(args: &EvalArgs) -> Result<()> {
     if let Some(dir) = &args.data {
         config.data.dir = Some(dir.clone());
     }
-    if args.ensemble && trained.snapshots() == 0 {
-        let detail = "keeps no snapshots, of which --ensemble takes the mean (cigl-no-wma does)";
-        return Err(Error::Usage(format!("a run of {} {detail}", config.method)));
-    }
     let splits = load(&config)?;
     let set: &Dataset = match args.split {
         Split::Test => &splits.test,
@@ -66,6 +62,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<()> {
 fn predict(trained: &mut Trained, set: &Dataset, args: &EvalArgs) -> Result<Outputs> {
     match args.mc_samples {
         Some(samples) => trained.predict_by_sampling(set, samples as usize),
+        None if args.ensemble => trained.predict_by_ensemble(set),
         None => trained.predict(set),
     }
 }

@@ -36,13 +36,7 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
     });
     let Err(error) = result else { return ExitCode::SUCCESS };
-    let mut line = format!("error: {error}");
-    let mut cause = std::error::Error::source(&error);
-    while let Some(next) = cause {
-        line += &format!(": {next}");
-        cause = next.source();
-    }
-    output::tell(line.replace('\n', " "));
+    output::tell(format_args!("error: {}", error.chain()));
     ExitCode::from(match error {
         Error::Usage(_) => 2,
         Error::Interrupted { signal } => 128 + signal as u8,

@@ -107,6 +107,7 @@ pub const KEYS: &[Key] = keys! {
     "random_mask.rescale" Allowed::Choice(&["none", "inverted"]), "inverted: kept weights are divided by keep";
     "averaging.start" POSITIVE, "first averaged epoch; below 1 a fraction of training, rounded up";
     "averaging.reprune" Allowed::Flag, "start before the last mask update, and prune the average to the target";
+    "averaging.keep_snapshots" Allowed::Flag, "keep the averaged snapshots too, for eval --ensemble";
 };
 
 /// The key of this name.

@@ -135,6 +135,16 @@ impl Method {
         Method::NAMES[self as usize]
     }
 
+    /// The method whose training is this one's: some differ from another only in how they predict.
+    pub fn trained_as(self) -> Method {
+        match self {
+            Method::RiglMcdp => Method::RiglWdp,
+            Method::RiglTs => Method::Rigl,
+            Method::CiglNoWma => Method::Cigl,
+            other => other,
+        }
+    }
+
     /// What the method consists of. The coefficients of mixup (alpha .2) and label smoothing (.1) and the 10 samples of
     /// MC-DP are the usual ones: the paper states none.
     pub fn ingredients(self) -> Ingredients {

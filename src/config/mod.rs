@@ -181,6 +181,8 @@ pub struct Averaging {
     pub start: Epoch,
     /// Start before the last mask update, and prune the average to the target.
     pub reprune: bool,
+    /// Keep the snapshots beside their average.
+    pub keep_snapshots: bool,
 }
 
 /// A keep probability, in (0, 1], everywhere or by layer.
@@ -375,6 +377,12 @@ impl Config {
     /// What the method consists of.
     pub fn ingredients(&self) -> Ingredients {
         self.method.ingredients()
+    }
+
+    /// Whether every snapshot becomes a file of the run.
+    pub fn keeps_snapshots(&self) -> bool {
+        let parts = self.ingredients();
+        parts.ensemble || (parts.averaging && self.averaging.keep_snapshots)
     }
 
     /// The keep probability of the masked tensor `name` in training: 1 for a method without a random mask.

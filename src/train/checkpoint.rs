@@ -282,7 +282,7 @@ pub fn disk_needed(trainer: &Trainer) -> u64 {
     let masks: usize = parameters.weights().map(|(_, p)| p.len()).sum();
     let extra: usize = moments(trainer).iter().map(|(_, _, span)| span.len).sum();
     let model = 4 * values + masks;
-    let kept = if trainer.config.ingredients().ensemble { trainer.timetable.snapshot_count() } else { 0 };
+    let kept = if trainer.config.keeps_snapshots() { trainer.timetable.snapshot_count() } else { 0 };
     let active = (masks as f64 * trainer.config.mask_density()).ceil() as usize;
     let snapshot = 4 * (values - masks + active) + masks / 8;
     2 * (model + 4 * extra) as u64 + model as u64 + kept * snapshot as u64 + (2 << 20)

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use super::snapshot;
 use crate::backend::{Draw, Effective, Extent, StepState};
-use crate::calibration::{self, Evaluation, Options, Scores, softmax, temperature};
-use crate::config::Config;
-use crate::data::Dataset;
+use crate::calibration::{self, Evaluation, Metrics, Options, Scores, softmax, temperature};
+use crate::config::{Config, Rescale};
 use crate::data::batches::{self, Augment};
+use crate::data::{Dataset, Splits};
 use crate::error::{Error, Result};
 use crate::graph::Mode;
 use crate::model::Model;
@@ -69,11 +69,21 @@ pub fn logits(model: &mut Model, set: &Dataset, batch: usize, seen: &mut dyn FnM
     Ok(all)
 }
 
+/// What a network is worth.
+pub struct Measured {
+    /// On the test images.
+    pub test: Evaluation,
+    /// On the validation images, where there are any.
+    pub val: Option<Evaluation>,
+    /// The temperature that was fitted, for a method that does, and the test images before it.
+    pub temperature: Option<(f64, Metrics)>,
+}
+
 /// How the trained network predicts.
 pub struct Predictor<'a> {
     /// The run's configuration.
     pub config: &'a Config,
-    /// The snapshots of an ensemble; none for any other method.
+    /// The snapshots that predict in the network's place; none for the network itself.
     pub snapshots: Vec<PathBuf>,
     /// Divides the logits; 1 where none was fitted.
     pub temperature: f64,
@@ -118,17 +128,57 @@ impl Predictor<'_> {
             let detail = "trains without a random mask, so there is none to draw for a prediction";
             return Err(Error::Usage(format!("{} {detail}", self.config.method)));
         }
-        let batch = self.batch(set);
-        let keep: Vec<f64> = model.parameters().weights().map(|(_, p)| self.config.keep(&p.name)).collect();
-        let inverted = self.config.random_mask.rescale == crate::config::Rescale::Inverted;
-        let outputs = mean(samples, model.classes(), |sample| {
-            let (seed, domain, step) = (self.config.seed, Domain::MonteCarlo, sample as u32);
-            model.backend().random_mask(&Draw { seed, domain, step, keep: &keep, inverted })?;
-            model.backend().effective_weights(Effective::Random, &[])?;
-            logits(model, set, batch, seen)
-        })?;
+        let outputs = mean(samples, model.classes(), |sample| self.logits_of_draw(model, set, sample, seen))?;
         model.use_deterministic_weights()?;
         Ok(outputs)
+    }
+
+    /// Logits under the random mask number `draw`, a function of the seed and that number; the mask stays in force.
+    pub(super) fn logits_of_draw(
+        &self,
+        model: &mut Model,
+        set: &Dataset,
+        draw: usize,
+        seen: &mut dyn FnMut(usize),
+    ) -> Result<Vec<f32>> {
+        let random = &self.config.random_mask;
+        let keep: Vec<f64> = model.parameters().weights().map(|(_, p)| random.keep.of(&p.name)).collect();
+        let (seed, domain, step) = (self.config.seed, Domain::MonteCarlo, draw as u32);
+        let inverted = random.rescale == Rescale::Inverted;
+        model.backend().random_mask(&Draw { seed, domain, step, keep: &keep, inverted })?;
+        model.backend().effective_weights(Effective::Random, &[])?;
+        logits(model, set, self.batch(set), seen)
+    }
+
+    /// Measures the network on test and validation images, on which a method that does so fits its temperature.
+    ///
+    /// `seen` is told the images done, [`passes`](Self::passes) times those of both sets.
+    pub fn measure(&self, model: &mut Model, splits: &Splits, seen: &mut dyn FnMut(usize)) -> Result<Measured> {
+        let (classes, seed) = (model.classes(), self.config.seed);
+        let (mut fitted, mut val) = (None, None);
+        if !splits.validation.is_empty() {
+            let set = &splits.validation;
+            let mut outputs = self.predict(model, set, seen)?;
+            if let (true, Outputs::Logits(logits)) = (self.config.ingredients().temperature, &mut outputs) {
+                let t = temperature::fit(logits, set.labels(), classes)?;
+                temperature::apply(logits, t);
+                fitted = Some(t);
+            }
+            val = Some(measure(&outputs, set, classes, seed)?);
+        }
+        let mut outputs = self.predict(model, &splits.test, seen)?;
+        let mut temperature = None;
+        if let (Some(t), Outputs::Logits(logits)) = (fitted, &mut outputs) {
+            let before = measure(&Outputs::Logits(logits.clone()), &splits.test, classes, seed)?;
+            temperature = Some((t, before.metrics));
+            temperature::apply(logits, t);
+        }
+        Ok(Measured { test: measure(&outputs, &splits.test, classes, seed)?, val, temperature })
+    }
+
+    /// Passes over a set that a prediction takes.
+    pub fn passes(&self) -> usize {
+        self.snapshots.len().max(self.config.ingredients().mc_samples).max(1)
     }
 
     fn batch(&self, set: &Dataset) -> usize {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::checkpoint;
-use super::evaluate::{Outputs, Predictor, measure};
+use super::evaluate::{Measured, Predictor};
 use super::run_folder::{Progress, RunFolder};
 use super::schedule::Timetable;
 use super::snapshot;
@@ -16,7 +16,7 @@ use super::summary::{Outcome, Summary, costs};
 use super::trained::About;
 use super::trainer::{StepReport, Trainer};
 use crate::backend::Backend;
-use crate::calibration::{Evaluation, Metrics, temperature};
+use crate::calibration::Evaluation;
 use crate::config::Config;
 use crate::data::{Dataset, Splits};
 use crate::error::{Error, Result};
@@ -78,25 +78,43 @@ pub fn run(
         start::initialise(config, trainer.model())?;
     }
     // Only now: nothing is left behind by a configuration that cannot start.
+    let _lock = folder.lock()?;
     if folder.progress() == Progress::Absent {
         folder.create(config)?;
     }
-    let _lock = folder.lock()?;
     folder.remove_temporaries()?;
+    folder.forget_failure()?;
+    let outcome = work(&mut trainer, config, folder, splits, (&device, &plan), around);
+    match &outcome {
+        Err(error) if !matches!(error, Error::Interrupted { .. }) => folder.record_failure(error)?,
+        _ => {}
+    }
+    outcome
+}
+
+/// Everything from the last checkpoint on. `device` and `plan`: where the work is done and what it takes, in words.
+fn work(
+    trainer: &mut Trainer,
+    config: &Config,
+    folder: &RunFolder,
+    splits: &Splits,
+    (device, plan): (&str, &str),
+    around: &mut Surroundings,
+) -> Result<Outcome> {
     let mut seconds = 0.0;
     if folder.checkpoint().is_file() {
-        seconds = checkpoint::restore(&mut trainer, &folder.checkpoint())?;
+        seconds = checkpoint::restore(trainer, &folder.checkpoint())?;
     }
-    train(&mut trainer, folder, &mut seconds, &plan, around)?;
-    finish(&mut trainer, config, splits, around)?;
+    train(trainer, folder, &mut seconds, plan, around)?;
+    finish(trainer, config, splits, around)?;
     interrupted(around)?;
-    let measured = evaluate(&mut trainer, config, folder, splits, around)?;
-    let snapshots = kept_snapshots(&trainer, config);
+    let measured = evaluate(trainer, config, folder, splits, around)?;
+    let snapshots = kept_snapshots(trainer, config);
     let temperature = measured.temperature.as_ref().map(|(t, _)| *t);
     let about = About { temperature, snapshots, ..About::new(config, &splits.train, trainer.model().classes()) };
     interrupted(around)?;
     checkpoint::save_model(trainer.model(), &about, &folder.model())?;
-    let summary = summarise(&mut trainer, config, splits, device, seconds, &measured)?;
+    let summary = summarise(trainer, config, splits, device, seconds, &measured)?;
     draw(config, folder, &summary, &measured.test)?;
     let text = serde_json::to_string_pretty(&summary)
         .map_err(|e| Error::file_because(folder.summary(), "the summary cannot be written", e))?;
@@ -193,7 +211,7 @@ fn train(
             since_log = (Instant::now(), 0);
             log.append(&step_point(&report, rate))?;
         }
-        if report.snapshot.is_some() && trainer.config.ingredients().ensemble {
+        if report.snapshot.is_some() && trainer.config.keeps_snapshots() {
             snapshot::save(trainer, &folder.snapshot(report.epoch))?;
         }
         (around.watch)(Event::Step(&report));
@@ -264,17 +282,9 @@ fn finish(trainer: &mut Trainer, config: &Config, splits: &Splits, around: &mut 
     })
 }
 
-/// Snapshots that predict in place of the network.
+/// Snapshots that are files of the run.
 fn kept_snapshots(trainer: &Trainer, config: &Config) -> u64 {
-    if config.ingredients().ensemble { trainer.averaged } else { 0 }
-}
-
-/// What a run's network is worth.
-struct Measured {
-    test: Evaluation,
-    val: Option<Evaluation>,
-    /// The temperature that was fitted, for a method that does, and the test images before it.
-    temperature: Option<(f64, Metrics)>,
+    if config.keeps_snapshots() { trainer.averaged } else { 0 }
 }
 
 /// Measures the network on test and validation images.
@@ -285,47 +295,26 @@ fn evaluate(
     splits: &Splits,
     around: &mut Surroundings,
 ) -> Result<Measured> {
-    let kept = kept_snapshots(trainer, config);
+    let kept = if config.ingredients().ensemble { kept_snapshots(trainer, config) } else { 0 };
     let snapshots = if kept > 0 { snapshot::files(&folder.checkpoints(), kept)? } else { vec![] };
-    let passes = snapshots.len().max(config.ingredients().mc_samples).max(1);
-    let total = (passes * (splits.test.len() + splits.validation.len())) as u64;
-    (around.watch)(Event::Phase { name: "evaluating", total, done: 0 });
     let predictor = Predictor { config, snapshots, temperature: 1.0 };
+    let total = (predictor.passes() * (splits.test.len() + splits.validation.len())) as u64;
+    (around.watch)(Event::Phase { name: "evaluating", total, done: 0 });
     let watch = &mut around.watch;
-    let mut seen = |images: usize| watch(Event::Advance(images as u64));
-    let classes = trainer.model().classes();
-    let mut fitted = None;
-    let mut val = None;
-    if !splits.validation.is_empty() {
-        let set = &splits.validation;
-        let mut outputs = predictor.predict(trainer.model(), set, &mut seen)?;
-        if let (true, Outputs::Logits(logits)) = (config.ingredients().temperature, &mut outputs) {
-            let t = temperature::fit(logits, set.labels(), classes)?;
-            temperature::apply(logits, t);
-            fitted = Some(t);
-        }
-        val = Some(measure(&outputs, set, classes, config.seed)?);
-    }
-    let mut outputs = predictor.predict(trainer.model(), &splits.test, &mut seen)?;
-    let mut temperature = None;
-    if let (Some(t), Outputs::Logits(logits)) = (fitted, &mut outputs) {
-        temperature = Some((t, measure(&Outputs::Logits(logits.clone()), &splits.test, classes, config.seed)?.metrics));
-        temperature::apply(logits, t);
-    }
-    let test = measure(&outputs, &splits.test, classes, config.seed)?;
+    let measured = predictor.measure(trainer.model(), splits, &mut |images| watch(Event::Advance(images as u64)))?;
     if !predictor.snapshots.is_empty() {
         // The network was lent to the snapshots; what training left comes back.
         checkpoint::restore(trainer, &folder.checkpoint())?;
         trainer.finish(&mut |_| {})?;
     }
-    Ok(Measured { test, val, temperature })
+    Ok(measured)
 }
 
 fn summarise(
     trainer: &mut Trainer,
     config: &Config,
     splits: &Splits,
-    device: String,
+    device: &str,
     seconds: f64,
     measured: &Measured,
 ) -> Result<Summary> {
@@ -349,7 +338,7 @@ fn summarise(
         mask_updates: timetable.updates.count(trainer.position()),
         snapshots: trainer.averaged,
         seed: config.seed,
-        device,
+        device: device.into(),
         version: env!("CARGO_PKG_VERSION").into(),
         seconds,
         images_per_second: timetable.images(trainer.position()) as f64 / seconds.max(1e-9),

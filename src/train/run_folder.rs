@@ -6,17 +6,22 @@
 //! summary.json    the final numbers; its presence means that the run is complete
 //! checkpoint/     last.safetensors, model.safetensors, snapshot-NNNN.safetensors where the method keeps them
 //! plots/          .svg and .png
+//! evaluations/    what the network is worth under other ways of predicting, where that was asked for
+//! failure.json    why the last attempt failed, until the next one
 //! ```
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::checkpoint::{is_temporary, write_atomically};
 use crate::config::Config;
 use crate::error::{Error, Result};
+
+/// Why the last attempt failed.
+const FAILURE: &str = "failure.json";
 
 /// A run folder by its path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,8 +147,12 @@ impl RunFolder {
         write_atomically(&self.path.join("config.toml"), config.to_toml().as_bytes())
     }
 
-    /// Takes the folder for this process, as long as the returned file lives.
+    /// Takes the folder for this process, as long as the returned file lives, and makes it where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] while another process has it.
     pub fn lock(&self) -> Result<File> {
+        fs::create_dir_all(&self.path).map_err(|e| Error::file_because(&self.path, "could not be made", e))?;
         let path = self.path.join(".lock");
         let file = OpenOptions::new()
             .create(true)
@@ -153,9 +162,38 @@ impl RunFolder {
             .map_err(|e| Error::file_because(&path, "could not be opened", e))?;
         match file.try_lock() {
             Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => Err(Error::file(&self.path, "another process is working on this run")),
+            Err(TryLockError::WouldBlock) => Err(Error::Busy { path: self.path.clone() }),
             Err(TryLockError::Error(e)) => Err(Error::file_because(&path, "could not be locked", e)),
         }
+    }
+
+    /// Why the last attempt to train failed, where it did.
+    pub fn failure(&self) -> Option<String> {
+        let text = fs::read_to_string(self.path.join(FAILURE)).ok()?;
+        let said: Value = serde_json::from_str(&text).ok()?;
+        said["error"].as_str().map(String::from)
+    }
+
+    /// Notes why an attempt failed. Only for the holder of the lock.
+    pub fn record_failure(&self, error: &Error) -> Result<()> {
+        let text = json!({ "error": error.chain() });
+        write_atomically(&self.path.join(FAILURE), format!("{text}\n").as_bytes())
+    }
+
+    /// Forgets the failure of the last attempt. Only for the holder of the lock.
+    pub fn forget_failure(&self) -> Result<()> {
+        let path = self.path.join(FAILURE);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::file_because(&path, "could not be removed", e))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What the network is worth under another way of predicting, by its name.
+    pub fn evaluation(&self, name: &str) -> PathBuf {
+        self.path.join("evaluations").join(format!("{name}.json"))
     }
 
     /// Removes what processes that were killed while they wrote have left. Only for the holder of the lock.

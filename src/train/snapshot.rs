@@ -1,4 +1,4 @@
-//! Snapshots of an ensemble: samples Z M W of the network, each with its own batch-norm statistics, kept sparse.
+//! Kept snapshots: samples Z M W of the network, each with its own batch-norm statistics, kept sparse.
 //!
 //! A weight is `NAME.bits`, one bit an element in the order of files, lowest bit first, and `NAME.values`, the values of the ones;
 //! everything else is a tensor of its own name.
@@ -15,7 +15,7 @@ use crate::model::Model;
 /// Writes the snapshot that the trainer just took.
 pub(super) fn save(trainer: &mut Trainer, path: &Path) -> Result<()> {
     let mut tensors = Tensors::default();
-    let taken: Vec<(ParameterId, Span)> = trainer.moments.iter().filter_map(|m| Some((m.id, m.average?))).collect();
+    let taken: Vec<(ParameterId, Span)> = trainer.moments.iter().filter_map(|m| Some((m.id, m.snapshot?))).collect();
     for (id, p) in trainer.model.parameters().clone().iter() {
         let span = taken.iter().find(|(of, _)| *of == id).map_or(trainer.model.value(id), |(_, span)| *span);
         let values = trainer.model.read(id, span)?;
@@ -65,7 +65,7 @@ pub(super) fn files(folder: &Path, count: u64) -> Result<Vec<PathBuf>> {
         .collect();
     files.sort();
     if files.len() as u64 != count {
-        let detail = format!("holds {} files snapshot-NNNN.safetensors, the ensemble has {count}", files.len());
+        let detail = format!("holds {} files snapshot-NNNN.safetensors, the run kept {count}", files.len());
         return Err(Error::file(folder, detail));
     }
     Ok(files)

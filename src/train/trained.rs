@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::TensorFile;
-use super::evaluate::{Outputs, Predictor};
+use super::evaluate::{Measured, Outputs, Predictor, measure};
 use super::run_folder::RunFolder;
 use super::snapshot;
 use super::start;
 use crate::backend::Backend;
-use crate::config::Config;
-use crate::data::{Dataset, ImageShape, Normalisation};
+use crate::calibration::Evaluation;
+use crate::config::{Config, Method};
+use crate::data::{Dataset, ImageShape, Normalisation, Splits};
 use crate::error::{Error, Result};
 use crate::model::Model;
 
@@ -30,7 +31,7 @@ pub struct About {
     pub normalisation: Normalisation,
     /// Divides the logits, where one was fitted.
     pub temperature: Option<f64>,
-    /// Snapshots beside the model file that predict in its place; 0 for a network that predicts by itself.
+    /// Snapshots kept beside the model file.
     pub snapshots: u64,
 }
 
@@ -57,7 +58,7 @@ pub struct Trained {
     /// What it is.
     pub about: About,
     model: Model,
-    snapshots: Vec<PathBuf>,
+    file: PathBuf,
 }
 
 impl Trained {
@@ -82,9 +83,7 @@ impl Trained {
         }
         let mut model = Model::new(start::network(&config)?, about.image, about.classes, backend(&config)?)?;
         start::load_model(&mut model, &file)?;
-        let beside = file.parent().unwrap_or(Path::new(""));
-        let snapshots = if about.snapshots > 0 { snapshot::files(beside, about.snapshots)? } else { vec![] };
-        Ok(Trained { config, about, model, snapshots })
+        Ok(Trained { config, about, model, file })
     }
 
     /// Channels, height and width of its images.
@@ -93,23 +92,77 @@ impl Trained {
         ImageShape { channels, height, width }
     }
 
-    /// Snapshots that predict in the model's place; 0 for a network that predicts by itself.
-    pub fn snapshots(&self) -> usize {
-        self.snapshots.len()
-    }
-
     /// Predicts the images of a set, the way the run's method does.
     pub fn predict(&mut self, set: &Dataset) -> Result<Outputs> {
         self.check(set)?;
-        let (predictor, model) = self.predictor();
-        predictor.predict(model, set, &mut |_| {})
+        let ensemble = self.config.ingredients().ensemble;
+        self.with_predictor(ensemble, |predictor, model| predictor.predict(model, set, &mut |_| {}))
+    }
+
+    /// Predicts the images of a set by the mean over the run's snapshots.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a run that kept none, [`Error::File`] where they are no longer beside the model file.
+    pub fn predict_by_ensemble(&mut self, set: &Dataset) -> Result<Outputs> {
+        self.check(set)?;
+        self.check_snapshots()?;
+        self.with_predictor(true, |predictor, model| predictor.predict(model, set, &mut |_| {}))
     }
 
     /// Predicts the images of a set by the mean over random masks, see [`Predictor::predict_by_sampling`].
     pub fn predict_by_sampling(&mut self, set: &Dataset, samples: usize) -> Result<Outputs> {
         self.check(set)?;
-        let (predictor, model) = self.predictor();
-        predictor.predict_by_sampling(model, set, samples, &mut |_| {})
+        self.with_predictor(false, |predictor, model| predictor.predict_by_sampling(model, set, samples, &mut |_| {}))
+    }
+
+    /// Measures the network as a run of `method` would have, whose training is this run's: see [`Method::trained_as`].
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a method with another training, or one that needs snapshots or validation images where there are none.
+    pub fn measure_as(&mut self, method: Method, splits: &Splits) -> Result<Measured> {
+        self.check(&splits.test)?;
+        let own = self.config.method;
+        let unlike = |why: &str| Err(Error::Usage(format!("a run of {own} cannot be measured as {method}: {why}")));
+        if method.trained_as() != own.trained_as() {
+            return unlike("they are trained differently");
+        }
+        if method.ingredients().temperature && splits.validation.is_empty() {
+            return unlike("there are no validation images to fit a temperature on");
+        }
+        if method.ingredients().ensemble {
+            self.check_snapshots()?;
+        }
+        self.config.method = method;
+        let measured = self.with_predictor(method.ingredients().ensemble, |predictor, model| {
+            let untempered = Predictor { temperature: 1.0, ..predictor };
+            untempered.measure(model, splits, &mut |_| {})
+        });
+        self.config.method = own;
+        measured
+    }
+
+    /// Measures single passes over a set, each under a random mask of its own, whether or not the network was trained with one: what
+    /// replacing W by Z W does (CigL, appendix C).
+    pub fn measure_masked(&mut self, set: &Dataset, draws: usize) -> Result<Vec<Evaluation>> {
+        self.check(set)?;
+        let classes = self.about.classes;
+        self.with_predictor(false, |predictor, model| {
+            let measured = (0..draws).map(|draw| {
+                let outputs = Outputs::Logits(predictor.logits_of_draw(model, set, draw, &mut |_| {})?);
+                measure(&outputs, set, classes, predictor.config.seed)
+            });
+            let measured = measured.collect();
+            model.use_deterministic_weights()?;
+            measured
+        })
+    }
+
+    fn check_snapshots(&self) -> Result<()> {
+        if self.about.snapshots > 0 {
+            return Ok(());
+        }
+        let detail = "kept no snapshots to take the mean of (cigl-no-wma does, and averaging.keep_snapshots)";
+        Err(Error::Usage(format!("a run of {} {detail}", self.config.method)))
     }
 
     fn check(&self, set: &Dataset) -> Result<()> {
@@ -120,8 +173,23 @@ impl Trained {
         Ok(())
     }
 
-    fn predictor(&mut self) -> (Predictor<'_>, &mut Model) {
+    /// Lends the network to `predict`, and to the run's snapshots where they are to be an `ensemble`.
+    fn with_predictor<T>(
+        &mut self,
+        ensemble: bool,
+        predict: impl FnOnce(Predictor<'_>, &mut Model) -> Result<T>,
+    ) -> Result<T> {
+        let beside = self.file.parent().unwrap_or(Path::new(""));
+        let snapshots = match self.about.snapshots {
+            kept if ensemble && kept > 0 => snapshot::files(beside, kept)?,
+            _ => vec![],
+        };
+        let lent = !snapshots.is_empty();
         let temperature = self.about.temperature.unwrap_or(1.0);
-        (Predictor { config: &self.config, snapshots: self.snapshots.clone(), temperature }, &mut self.model)
+        let result = predict(Predictor { config: &self.config, snapshots, temperature }, &mut self.model);
+        if lent {
+            start::load_model(&mut self.model, &self.file)?;
+        }
+        result
     }
 }

@@ -43,7 +43,7 @@ pub struct StepReport {
     pub update: Option<MaskChange>,
     /// Set on the last step of an epoch.
     pub epoch_end: Option<EpochMeans>,
-    /// A snapshot entered the average (its number, from 1), or is to be kept for the ensemble.
+    /// A snapshot was taken (its number, from 1): it entered the average, or is to be kept, or both.
     pub snapshot: Option<u64>,
 }
 
@@ -83,8 +83,10 @@ pub(super) struct Moments {
     pub(super) velocity: Span,
     /// Adam's second moment.
     pub(super) second: Option<Span>,
-    /// The running mean of snapshots; the last one, where all are kept for an ensemble.
+    /// The running mean of snapshots.
     pub(super) average: Option<Span>,
+    /// The last snapshot, where they are kept.
+    pub(super) snapshot: Option<Span>,
     /// What Z-dropped weights hold under the official semantics.
     pub(super) leak: Option<Span>,
 }
@@ -155,7 +157,8 @@ impl<'a> Trainer<'a> {
                 id,
                 velocity: model.allocate(len),
                 second: (config.train.optimizer == Optimizer::Adam).then(|| model.allocate(len)),
-                average: parts.snapshots().then(|| model.allocate(len)),
+                average: parts.averaging.then(|| model.allocate(len)),
+                snapshot: config.keeps_snapshots().then(|| model.allocate(len)),
                 leak: (role == Role::Weight && leaks(config)).then(|| model.allocate(len)),
             })
             .collect();
@@ -402,15 +405,17 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    /// Takes a snapshot into the average; for an ensemble, in its place.
+    /// Takes a snapshot: into the average, and beside it where snapshots are kept.
     fn snapshot(&mut self) -> Result<u64> {
         let which = self.sampled();
-        let n = if self.config.ingredients().ensemble { 0 } else { self.averaged as u32 };
         for m in &self.moments {
-            if let Some(average) = m.average {
-                let masked = self.model.weight(m.id).map(|weight| (weight, which, m.leak));
-                let value = self.model.value(m.id);
-                self.model.backend().average(value, masked, average, n)?;
+            let masked = self.model.weight(m.id).map(|weight| (weight, which, m.leak));
+            let value = self.model.value(m.id);
+            // A mean of one is the snapshot itself.
+            for (span, before) in [(m.average, self.averaged), (m.snapshot, 0)] {
+                if let Some(span) = span {
+                    self.model.backend().average(value, masked, span, before as u32)?;
+                }
             }
         }
         self.averaged += 1;

@@ -324,7 +324,7 @@ fn an_ensemble_without_its_snapshots_is_an_error_and_not_another_network() {
     let mut eval = cigl();
     eval.arg("eval").arg(&alone);
     let error = fail(eval, 1);
-    assert!(error.contains("holds 0 files snapshot-NNNN.safetensors, the ensemble has 2"), "{error}");
+    assert!(error.contains("holds 0 files snapshot-NNNN.safetensors, the run kept 2"), "{error}");
 }
 
 #[test]
@@ -345,4 +345,23 @@ fn the_probabilities_of_predictions_are_those_of_the_method() {
     let ensemble = trained(folder.path(), "ensemble", "cigl-no-wma", &[]);
     assert_eq!(model(&wdp).all, model(&ensemble).all);
     assert_ne!(summary(&wdp)["test"], summary(&ensemble)["test"]);
+}
+
+// CigL and CigL without averaging are trained alike: what one keeps predicts as the other does.
+#[test]
+fn kept_snapshots_predict_as_the_ablation_that_has_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let ablation = summary(&trained(folder.path(), "ablation", "cigl-no-wma", &[]));
+    let run = trained(folder.path(), "run", "cigl", &["averaging.keep_snapshots=true"]);
+    let plain = trained(folder.path(), "plain", "cigl", &[]);
+    assert_eq!(model(&run).all, model(&plain).all, "keeping snapshots changes nothing else");
+    assert_eq!(summary(&run)["test"], summary(&plain)["test"]);
+    let mut eval = cigl();
+    eval.args(["eval", "--json", "--ensemble"]).arg(&run);
+    let ensemble: Value = serde_json::from_slice(&succeed(eval).stdout).unwrap();
+    assert_eq!(ensemble, ablation["test"]);
+    assert_ne!(ensemble, summary(&run)["test"]);
+    let mut eval = cigl();
+    eval.args(["eval", "--ensemble"]).arg(&plain);
+    assert!(fail(eval, 2).contains("kept no snapshots"));
 }

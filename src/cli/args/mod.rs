@@ -139,7 +139,7 @@ pub struct EvalArgs {
     /// Predict by the mean over S random masks drawn as in training
     #[arg(long, value_name = "S", conflicts_with = "ensemble", value_parser = clap::value_parser!(u32).range(1..=MAX_MASKS))]
     pub mc_samples: Option<u32>,
-    /// Predict by the mean over the run's snapshots
+    /// Predict by the mean over the snapshots that the run kept (cigl-no-wma, averaging.keep_snapshots)
     #[arg(long)]
     pub ensemble: bool,
     /// Recalibrate the predictions by a map fitted on those of the validation images
