@@ -40,6 +40,7 @@
 //! | module | what is in it |
 //! |---|---|
 //! | [`cli`] | the program: what can be typed, and one file a subcommand |
+//! | [`reproduce`] | the paper's experiments: trainings, tables, figures |
 //! | [`train`] | the loop, mask updates, averaging, evaluation, checkpoints, run folders |
 //! | [`report`] | tables and plots |
 //! | [`config`] | an experiment as data: presets, files, keys |
@@ -74,6 +75,7 @@ pub mod nn;
 mod op;
 pub mod plan;
 pub mod report;
+pub mod reproduce;
 pub mod rng;
 pub mod shape;
 pub mod sparse;

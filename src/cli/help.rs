@@ -1,6 +1,7 @@
 //! The long parts of the help: what the tables of presets and keys say.
 
 use crate::config::{key::KEYS, preset};
+use crate::reproduce::Experiment;
 
 /// Columns of the help: what clap wraps at where the terminal is no narrower.
 const WIDTH: usize = 98;
@@ -115,6 +116,32 @@ Files:
   .csv          a label, then C columns; with --labels all columns are scores. A header line is passed over
   .safetensors  as .npz
 Scores are f16, bf16, f32 or f64 (text: f64), labels whole numbers from 0 to C - 1. Files are read in chunks.";
+
+/// What follows the options of `cigl reproduce --help`.
+pub(super) fn reproduce() -> String {
+    let mut text = format!("{REPRODUCE_EXAMPLES}\n\nExperiments:\n");
+    for experiment in Experiment::ALL {
+        text += &entry(experiment.name(), 12, experiment.title());
+    }
+    text + "\n" + REPRODUCE_FILES
+}
+
+/// Examples of `reproduce`.
+pub(super) const REPRODUCE_EXAMPLES: &str = "\
+Examples:
+  cigl reproduce table3 --scale short --data ~/data
+  cigl reproduce table3 fig5 --scale short --data ~/data --sparsities 0.8,0.9 --seeds 3
+  cigl reproduce --list --data ~/data --device cuda
+  cigl reproduce table2 --data ~/data --only wrn22-2-cigl-0.95-s0
+  cigl reproduce --emit slurm --data /data --out /scratch/cigl --device cuda";
+
+/// What `reproduce` leaves.
+const REPRODUCE_FILES: &str = "\
+Files in --out:
+  runs/NAME       the run folders, NAME being DATASET-NETWORK-METHOD-SPARSITY-sSEED
+  EXPERIMENT.md   tables, here and in the paper; .csv has one number a line
+  EXPERIMENT.svg  the figure; .png too
+  report.html     all of it and every run on one page";
 
 /// Examples of `info`.
 pub(super) const INFO_EXAMPLES: &str = "\

@@ -41,7 +41,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
     let mut results: Vec<(Summary, Option<Evaluation>)> = Vec::new();
     for (config, folder) in &runs.all {
         if folder.progress() == run_folder::Progress::Finished {
-            results.push((read_summary(folder)?, None));
+            results.push((Summary::read(folder)?, None));
             continue;
         }
         progress.of(&format!("{} s{}", config.method, config.seed));
@@ -139,10 +139,10 @@ fn resumed(out: &Path, args: &TrainArgs) -> Result<Runs> {
 
 /// The data of the last configuration, for the next one is often on the same.
 #[derive(Default)]
-struct Cache(Option<(Source, Option<PathBuf>, Limits, Splits)>);
+pub(super) struct Cache(Option<(Source, Option<PathBuf>, Limits, Splits)>);
 
 impl Cache {
-    fn load(&mut self, config: &Config) -> Result<&Splits> {
+    pub(super) fn load(&mut self, config: &Config) -> Result<&Splits> {
         let (source, dir, limits) = (config.data.dataset, config.data.dir.clone(), config.limits());
         let held = self.0.as_ref().is_some_and(|(s, d, l, _)| (*s, d, *l) == (source, &dir, limits));
         if !held {
@@ -158,12 +158,6 @@ pub(super) fn load(config: &Config) -> Result<Splits> {
     let set = config.data.dataset.load(config.data.dir.as_deref(), config.limits())?;
     set.warnings.iter().for_each(|warning| tell(format_args!("warning: {warning}")));
     set.split(config.limits())
-}
-
-fn read_summary(folder: &RunFolder) -> Result<Summary> {
-    let path = folder.summary();
-    let text = std::fs::read_to_string(&path).map_err(|e| Error::file_because(&path, "could not be read", e))?;
-    serde_json::from_str(&text).map_err(|e| Error::file_because(&path, "is not a run's summary", e))
 }
 
 fn report(args: &TrainArgs, runs: &Runs, results: &[(Summary, Option<Evaluation>)]) -> Result<()> {

@@ -356,6 +356,18 @@ impl NetworkName {
     pub fn name(self) -> &'static str {
         NetworkName::NAMES[self as usize]
     }
+
+    /// The name in prose.
+    pub fn title(self) -> &'static str {
+        match self {
+            NetworkName::Mlp => "MLP",
+            NetworkName::SmallConvnet => "small convnet",
+            NetworkName::Resnet18 | NetworkName::Resnet18Imagenet => "ResNet-18",
+            NetworkName::Resnet50 | NetworkName::Resnet50Imagenet => "ResNet-50",
+            NetworkName::Wrn22_2 => "WRN-22-2",
+            NetworkName::Vgg16Bn => "VGG-16-BN",
+        }
+    }
 }
 
 impl Config {

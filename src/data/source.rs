@@ -44,6 +44,30 @@ pub(super) fn names(names: &[&str]) -> Vec<String> {
 }
 
 impl Source {
+    /// The name in configurations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Source::Digits => "digits",
+            Source::FashionMnist => "fashion-mnist",
+            Source::Mnist => "mnist",
+            Source::Cifar10 => "cifar10",
+            Source::Cifar100 => "cifar100",
+            Source::ImageNet => "imagenet",
+        }
+    }
+
+    /// The name in prose.
+    pub fn title(self) -> &'static str {
+        match self {
+            Source::Digits => "handwritten digits",
+            Source::FashionMnist => published::FASHION_MNIST.title,
+            Source::Mnist => published::MNIST.title,
+            Source::Cifar10 => published::CIFAR10.title,
+            Source::Cifar100 => published::CIFAR100.title,
+            Source::ImageNet => published::IMAGENET.title,
+        }
+    }
+
     /// Reads the whole set from `dir`: the folder with its files, or a parent of the folder that usually holds them
     /// (`cifar10`, `fashion-mnist` ...). The digits need none, nor does Fashion-MNIST as far as `limits` stay within what is
     /// embedded of it.

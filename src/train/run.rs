@@ -259,7 +259,7 @@ fn step_point(report: &StepReport, rate: f64) -> Value {
 }
 
 /// A time in the unit that fits.
-fn duration(seconds: f64) -> String {
+pub fn duration(seconds: f64) -> String {
     match seconds {
         s if s < 90.0 => format!("{s:.0} s"),
         s if s < 5400.0 => format!("{:.0} min", s / 60.0),

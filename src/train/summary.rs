@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::run_folder::RunFolder;
 use super::schedule::Timetable;
 use super::start;
-use crate::Result;
 use crate::calibration::{Evaluation, Metrics};
 use crate::config::{Config, MaskUpdates, Method};
 use crate::graph::{Graph, Mode, Parameters};
@@ -14,6 +14,7 @@ use crate::nn::{self, NetworkOptions};
 use crate::shape::Shape;
 use crate::sparse::flops::{LayerCost, TrainingCost, inference_ratio, macs};
 use crate::sparse::schedule::PruningSchedule;
+use crate::{Error, Result};
 
 /// What can be said of a run without training it: `cigl info --preset P --json` prints it, `summary.json` begins with it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,6 +64,14 @@ pub fn costs(config: &Config, timetable: &Timetable, model: &Model, ones: &[usiz
         train_flops_ratio: cost.ratio(inference),
         inference_flops_ratio: inference,
     })
+}
+
+/// Operations of a whole training, forward and backward: 6 a multiply-add of the dense network, an image and the share of them that
+/// `config` leaves.
+pub fn training_operations(config: &Config, timetable: &Timetable, model: &Model) -> Result<f64> {
+    let costs = costs(config, timetable, model, &planned_ones(config, model)?)?;
+    let images = timetable.images(timetable.steps) as f64;
+    Ok(6.0 * full_width_macs(config, model)? as f64 * costs.train_flops_ratio * images)
 }
 
 fn full_width_macs(config: &Config, model: &Model) -> Result<u64> {
@@ -126,6 +135,18 @@ pub struct Summary {
     /// On the validation images, where there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub val: Option<Metrics>,
+}
+
+impl Summary {
+    /// Reads the summary of a finished run.
+    ///
+    /// # Errors
+    /// A file that is not there or is not a summary.
+    pub fn read(folder: &RunFolder) -> Result<Self> {
+        let path = folder.summary();
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::file_because(&path, "could not be read", e))?;
+        serde_json::from_str(&text).map_err(|e| Error::file_because(&path, "is not a run's summary", e))
+    }
 }
 
 /// A finished run in memory: its summary and the evaluations behind it.

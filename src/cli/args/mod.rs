@@ -1,8 +1,10 @@
 //! What can be typed, and the configurations that follow from it.
 
 mod calibrate;
+mod reproduce;
 
 pub use calibrate::{BinScheme, CalibrateArgs, Recalibration, ScoreKind};
+pub use reproduce::{Emit, ReproduceArgs};
 
 use crate::backend::Precision;
 use crate::cli::help;
@@ -54,6 +56,13 @@ pub enum Command {
     /// with its bins. Recalibration is fitted on a second file and reported before and after; --plot draws the pictures.
     #[command(after_help = help::CALIBRATE_EXAMPLES, after_long_help = help::calibrate())]
     Calibrate(CalibrateArgs),
+    /// Reproduce the paper's tables and figures.
+    ///
+    /// Trains what they need, each training once, and prints the results beside the published numbers. What is done is kept: stopped
+    /// at any moment and started again it goes on, and several processes may share one folder. Tables and figures are
+    /// written beside the run folders, as Markdown, CSV, SVG, PNG and one HTML report.
+    #[command(after_help = help::REPRODUCE_EXAMPLES, after_long_help = help::reproduce())]
+    Reproduce(Box<ReproduceArgs>),
     /// Say what this program and a preset consist of, without training.
     ///
     /// Prints the device, threads and instruction sets in use and, for a preset, parameters, densities by layer, costs
@@ -396,7 +405,7 @@ impl BenchArgs {
 }
 
 /// The path from the root, so that a run can be resumed and evaluated from anywhere.
-fn absolute(path: &Path) -> Result<PathBuf> {
+pub(super) fn absolute(path: &Path) -> Result<PathBuf> {
     let absolute = std::path::absolute(path).map_err(|e| Error::file_because(path, "cannot be made absolute", e))?;
     match absolute.to_str() {
         Some(_) => Ok(absolute),
@@ -546,6 +555,12 @@ mod tests {
             ("cigl train --device tpu", "expected auto, cpu, cuda, cuda:N or simt"),
             ("cigl train --precision f16", "bf16"),
             ("cigl train --tensorboard", "--tensorboard"),
+            ("cigl reproduce tabel3", "table3"),
+            ("cigl reproduce --scale tiny", "smoke"),
+            ("cigl reproduce --list --emit slurm", "cannot be used with"),
+            ("cigl reproduce --emit pbs", "slurm"),
+            ("cigl reproduce --sparsities 0.9,1", "from 0 to below 1"),
+            ("cigl reproduce --seeds 0", "1..=1000"),
             ("cigl eval", "RUN|MODEL.safetensors"),
             ("cigl eval run --split tset", "test"),
             ("cigl eval run --predictions a.csv", ".npz"),
@@ -582,7 +597,7 @@ mod tests {
     #[test]
     fn every_example_of_the_help_is_understood() {
         let mut examples = 0;
-        for command in ["", "train", "eval", "predict", "calibrate", "info", "bench"] {
+        for command in ["", "train", "eval", "predict", "calibrate", "reproduce", "info", "bench"] {
             let help = parse(&format!("cigl {command} --help")).unwrap_err();
             assert_eq!(help.exit_code(), 0);
             let help = help.to_string();
@@ -592,6 +607,7 @@ mod tests {
                 match parse(line).unwrap() {
                     Command::Train(args) if args.config.is_none() => drop(args.configs().unwrap()),
                     Command::Bench(args) => drop(args.config(args.method).unwrap()),
+                    Command::Reproduce(args) => drop(args.plan().unwrap().trainings(&args.experiments()).unwrap()),
                     _ => continue,
                 }
                 examples += 1;

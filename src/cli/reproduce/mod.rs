@@ -1,0 +1,219 @@
+//! `cigl reproduce`: trains what the paper's tables and figures need, and prints them beside the published numbers.
+
+mod emit;
+mod list;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::args::ReproduceArgs;
+use super::machine;
+use super::output::{print, tell};
+use super::progress::Progress;
+use super::train::Cache;
+use crate::config::Recipe;
+use crate::config::Semantics;
+use crate::config::key::did_you_mean;
+use crate::error::{Error, Result};
+use crate::reproduce::{self, Plan, Results, State, Training};
+use crate::train::checkpoint::write_atomically;
+use crate::train::run::{self, Surroundings};
+use crate::train::run_folder;
+use crate::train::trained::Trained;
+
+/// Between two looks at the runs of other processes.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+pub(super) fn run(args: &ReproduceArgs) -> Result<()> {
+    args.machine.use_threads()?;
+    let (plan, experiments) = (args.plan()?, args.experiments());
+    let all = plan.trainings(&experiments)?;
+    let trainings = selected(&all, args.only.as_deref())?;
+    trainings.iter().try_for_each(|training| training.check())?;
+    if let Some(form) = args.emit {
+        return emit::print_jobs(args, form, &plan, &trainings);
+    }
+    if args.list {
+        return list::print_list(args, &plan, &experiments, &trainings);
+    }
+    let failed = work_off(&trainings)?;
+    let results = experiments.iter().map(|&experiment| Results::read(&plan, experiment));
+    let results = results.collect::<Result<Vec<_>>>()?;
+    report(args, &plan, &results)?;
+    match failed {
+        0 => Ok(()),
+        _ => {
+            let detail = format!("{failed} of {} trainings failed, the tables say why", trainings.len());
+            Err(Error::file(&plan.out, detail))
+        }
+    }
+}
+
+/// The trainings that `filter` names.
+fn selected<'a>(all: &'a [Training], filter: Option<&str>) -> Result<Vec<&'a Training>> {
+    let Some(filter) = filter else { return Ok(all.iter().collect()) };
+    if let Some(one) = all.iter().find(|training| training.name == filter) {
+        return Ok(vec![one]);
+    }
+    let some: Vec<&Training> = all.iter().filter(|training| training.name.contains(filter)).collect();
+    if some.is_empty() {
+        let hint = did_you_mean(filter, all.iter().map(|training| training.name.as_str()));
+        return Err(Error::Usage(format!("--only {filter}: none of the {} trainings is called so{hint}", all.len())));
+    }
+    Ok(some)
+}
+
+/// Trains and measures everything that is not done yet and that no other process works on, then what others have given up. Returns how
+/// many trainings failed.
+fn work_off(trainings: &[&Training]) -> Result<usize> {
+    let signal = machine::signal()?;
+    let (mut progress, mut data) = (Progress::new(), Cache::default());
+    let (mut left, mut failed, mut told) = (trainings.to_vec(), 0, false);
+    while !left.is_empty() {
+        let mut busy = vec![];
+        for training in left {
+            let at = trainings.iter().position(|other| other.name == training.name).map_or(0, |at| at + 1);
+            progress.of(&format!("[{at}/{}] {}", trainings.len(), training.name));
+            let outcome = attempt(training, &mut data, &mut progress, &signal);
+            progress.clear();
+            match outcome {
+                Ok(()) => {}
+                Err(Error::Busy { .. }) => busy.push(training),
+                Err(stopped @ Error::Interrupted { .. }) => return Err(stopped),
+                Err(error) => {
+                    failed += 1;
+                    tell(format_args!("{} failed: {}", training.name, error.chain()));
+                    keep(training, &error)?;
+                }
+            }
+        }
+        if !busy.is_empty() && !told {
+            tell(format_args!("waiting for {} trainings that other processes work on", busy.len()));
+            told = true;
+        }
+        if !busy.is_empty() {
+            std::thread::sleep(PATIENCE);
+        }
+        if let signal @ 1.. = signal.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted { signal: signal as i32 });
+        }
+        left = busy;
+    }
+    Ok(failed)
+}
+
+/// Trains, or goes on training, and measures the network for the other rows that show it.
+fn attempt(training: &Training, data: &mut Cache, progress: &mut Progress, signal: &AtomicUsize) -> Result<()> {
+    let (config, folder) = (&training.config, &training.folder);
+    if folder.progress() != run_folder::Progress::Finished {
+        // What another process works on is left before its data are read and its memory is counted.
+        drop(folder.lock()?);
+        let splits = data.load(config)?;
+        let backend = machine::backend(config.device, config.precision)?;
+        let mut watch = |event: run::Event<'_>| progress.show(event);
+        let mut around = Surroundings {
+            watch: &mut watch,
+            signal,
+            memory: machine::free_memory(),
+            disk: machine::free_disk(folder.path()),
+        };
+        run::run(config, folder, splits, backend, &mut around)?;
+    }
+    let rows = training.unmeasured();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let _lock = folder.lock()?;
+    folder.forget_failure()?;
+    let mut trained = Trained::open(folder.path(), |trained| machine::backend(config.device, trained.precision))?;
+    for row in rows {
+        training.measure(row, &mut trained, data.load(config)?)?;
+        if let signal @ 1.. = signal.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted { signal: signal as i32 });
+        }
+    }
+    Ok(())
+}
+
+/// Leaves the reason of a failure in the run's folder, for the tables of every process.
+fn keep(training: &Training, error: &Error) -> Result<()> {
+    let folder = &training.folder;
+    let _lock = match folder.lock() {
+        Err(Error::Busy { .. }) => return Ok(()),
+        lock => lock?,
+    };
+    if folder.progress() == run_folder::Progress::Absent {
+        folder.create(&training.config)?;
+    }
+    folder.record_failure(error)
+}
+
+/// How the numbers were made.
+fn about(plan: &Plan, results: &[Results]) -> Vec<String> {
+    let lines: Vec<_> = results.iter().flat_map(Results::lines).collect();
+    let done = lines.iter().filter(|line| line.state == "measured").count();
+    let seeds = match plan.seeds {
+        1 => "one seed, 0: no standard deviation".to_string(),
+        k => format!("seeds 0 to {}: mean ± standard deviation", k - 1),
+    };
+    let recipe = if plan.recipe == Recipe::Cigl { "cigl" } else { "rigl" };
+    let semantics = if plan.semantics == Semantics::Paper { "paper" } else { "official" };
+    vec![
+        format!("scale {}", plan.scale.about()),
+        format!("{seeds}; recipe {recipe}, semantics {semantics}"),
+        "ECE as in the paper's code, 10 bins [lo, hi); it falls when accuracy collapses, so read it with accuracy and NLL".into(),
+        format!("paper: as published; {done} of {} numbers are measured here, the others say why not", lines.len()),
+        format!("made by cigl {}", env!("CARGO_PKG_VERSION")),
+    ]
+}
+
+/// Writes tables beside the runs and prints them.
+fn report(args: &ReproduceArgs, plan: &Plan, results: &[Results]) -> Result<()> {
+    let out = &plan.out;
+    std::fs::create_dir_all(out).map_err(|e| Error::file_because(out, "could not be made", e))?;
+    let about = about(plan, results);
+    for result in results {
+        let name = result.experiment.name();
+        write_atomically(&out.join(format!("{name}.md")), reproduce::markdown(result, &about).as_bytes())?;
+        write_atomically(&out.join(format!("{name}.csv")), &reproduce::csv(&result.lines())?)?;
+    }
+    if args.json {
+        let lines: Vec<_> = results.iter().flat_map(Results::lines).collect();
+        let value = serde_json::to_value(lines)
+            .map_err(|e| Error::Resources(format!("the results cannot be written as JSON: {e}")))?;
+        return print(format_args!("{value:#}"));
+    }
+    for result in results {
+        print(format_args!("{}\n", result.experiment.title()))?;
+        for section in reproduce::sections(result) {
+            print(format_args!("{}\n{}", section.caption, section.table))?;
+            section.notes.iter().try_for_each(print)?;
+            print("")?;
+        }
+    }
+    about.iter().try_for_each(print)?;
+    print(format_args!("tables {}", shown(&out.join("*.md"))))
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// A training's state in a word.
+fn word(state: &State) -> &'static str {
+    match state {
+        State::Missing => "missing",
+        State::Unfinished => "unfinished",
+        State::Failed(_) => "failed",
+        State::Measured(_) => "done",
+    }
+}
+
+/// What is printed of a training for other programs.
+fn as_json(training: &Training, state: &State) -> Value {
+    let names: Vec<&str> = training.experiments.iter().map(|experiment| experiment.name()).collect();
+    serde_json::json!({ "name": training.name, "state": word(state), "experiments": names })
+}
