@@ -52,6 +52,12 @@ pub fn mean_and_sd(values: &[f64], decimals: usize) -> String {
     }
 }
 
+/// A fraction in percent with as many decimals as it has: `99.9` for .999.
+pub fn percent(fraction: f64) -> String {
+    // Rounded, for 100 times 0.07 is not 7.
+    format!("{}", (1e8 * fraction).round() / 1e6)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,6 +19,10 @@ pub(super) type Drawn<T = ()> = Result<T, DrawingAreaErrorKind<std::io::Error>>;
 pub(super) const BLUE: RGBColor = RGBColor(0, 114, 178);
 pub(super) const PALE_BLUE: RGBColor = RGBColor(155, 200, 228);
 pub(super) const VERMILION: RGBColor = RGBColor(196, 78, 0);
+pub(super) const GREEN: RGBColor = RGBColor(0, 134, 98);
+pub(super) const PURPLE: RGBColor = RGBColor(183, 90, 145);
+pub(super) const ORANGE: RGBColor = RGBColor(214, 142, 0);
+pub(super) const SKY: RGBColor = RGBColor(60, 160, 215);
 pub(super) const INK: RGBColor = RGBColor(34, 34, 34);
 pub(super) const GREY: RGBColor = RGBColor(110, 110, 110);
 pub(super) const GRID: RGBColor = RGBColor(226, 226, 226);
@@ -70,6 +74,11 @@ pub(super) fn text(area: &Area, text: &str, at: (f64, f64), style: TextStyle) ->
 /// As [`text`], with its right end at (x, y).
 pub(super) fn text_before(area: &Area, text: &str, at: (f64, f64), style: TextStyle) -> Drawn {
     area.draw_text(text, &style.pos(Pos::new(HPos::Right, VPos::Center)), (at.0 as i32, at.1 as i32))
+}
+
+/// As [`text`], with its middle at (x, y).
+pub(super) fn text_centred(area: &Area, text: &str, at: (f64, f64), style: TextStyle) -> Drawn {
+    area.draw_text(text, &style.pos(Pos::new(HPos::Center, VPos::Center)), (at.0 as i32, at.1 as i32))
 }
 
 /// The bold headline at the top of `area`.
@@ -165,6 +174,20 @@ pub(super) fn hatch(page: &Area, [left, top, right, bottom]: Pixels, color: RGBC
     page.draw(&Rectangle::new([(left as i32, top as i32), (right as i32, bottom as i32)], stroke(color, 1)))
 }
 
+/// A vertical bar with caps in the middle of the rectangle.
+pub(super) fn whisker(page: &Area, [left, top, right, bottom]: Pixels, color: RGBColor) -> Drawn {
+    let (middle, cap) = ((left + right) / 2.0, 3.0);
+    for [from, to] in [
+        [(middle, top), (middle, bottom)],
+        [(middle - cap, top), (middle + cap, top)],
+        [(middle - cap, bottom), (middle + cap, bottom)],
+    ] {
+        let ends = [from, to].map(|(x, y)| (x.round() as i32, y.round() as i32));
+        page.draw(&PathElement::new(ends, stroke(color, 1)))?;
+    }
+    Ok(())
+}
+
 /// A dashed straight line on the page, drawn dash by dash because plotters' SVG has no dash pattern.
 pub(super) fn dashes(page: &Area, from: (f64, f64), to: (f64, f64), style: ShapeStyle, [on, off]: [f64; 2]) -> Drawn {
     let (dx, dy) = (to.0 - from.0, to.1 - from.1);
@@ -191,6 +214,22 @@ pub(super) fn dashed_swatch(page: &Area, (x, y): (f64, f64), style: ShapeStyle, 
 /// The words beside a legend's sample at (x, y).
 pub(super) fn legend(page: &Area, words: &str, (x, y): (f64, f64)) -> Drawn {
     text(page, words, (x + SWATCH + 8.0, y), font(SMALL, INK))
+}
+
+/// Decimals of the ticks of an axis that is so long.
+pub(super) fn decimals(span: f64) -> usize {
+    match span {
+        s if s < 0.05 => 3,
+        s if s < 0.5 => 2,
+        s if s < 10.0 => 1,
+        _ => 0,
+    }
+}
+
+/// Rows and columns of `panels` that are so many pixels wide: side by side as long as that stays legible on a printed page.
+pub(super) fn rows_and_columns(panels: usize, width: u32) -> (u32, u32) {
+    let panels = panels.max(1) as u32;
+    if panels * width <= 1200 { (1, panels) } else { (panels, 1) }
 }
 
 /// 83.4 for .834.

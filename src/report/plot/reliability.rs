@@ -1,10 +1,8 @@
 //! Reliability diagrams.
 
-use plotters::prelude::PathElement;
-
 use super::chart::{
     Area, Axis, BLUE, BODY, Chart, Drawn, GREY, INK, PALE_BLUE, SMALL, VERMILION, axes, block, dashed_swatch, dashes,
-    font, hatch, legend, page, percent, pixels, stroke, swatch, text, thousands, title,
+    font, hatch, legend, page, percent, pixels, stroke, swatch, text, thousands, title, whisker,
 };
 use crate::calibration::Evaluation;
 
@@ -79,21 +77,7 @@ fn diagram(page: &Area, area: &Area, evaluation: &Evaluation) -> Drawn {
     dashes(page, (left, bottom), (right, top), stroke(INK, 2), DIAGONAL)?;
     for bin in &evaluation.reliability.bins {
         let Some((low, high)) = bin.accuracy_interval() else { continue };
-        whisker(page, pixels(&chart, (bin.lo, low), (bin.hi, high)))?;
-    }
-    Ok(())
-}
-
-/// A vertical bar with caps in the middle of the rectangle.
-fn whisker(page: &Area, [left, top, right, bottom]: [f64; 4]) -> Drawn {
-    let (middle, cap) = ((left + right) / 2.0, 3.0);
-    for [from, to] in [
-        [(middle, top), (middle, bottom)],
-        [(middle - cap, top), (middle + cap, top)],
-        [(middle - cap, bottom), (middle + cap, bottom)],
-    ] {
-        let ends = [from, to].map(|(x, y)| (x.round() as i32, y.round() as i32));
-        page.draw(&PathElement::new(ends, stroke(INK, 1)))?;
+        whisker(page, pixels(&chart, (bin.lo, low), (bin.hi, high)), INK)?;
     }
     Ok(())
 }

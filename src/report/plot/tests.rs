@@ -68,6 +68,42 @@ fn layers() -> Vec<(String, f64)> {
     layers
 }
 
+/// The paper's Tables 2 and 3 for CIFAR-10 and ResNet-50 in percent, in the order of the sparsities 80, 90, 95 and 99 %.
+const TABLE_2: [(&str, [f64; 4]); 3] = [
+    ("RigL", [94.02, 93.84, 93.19, 91.31]),
+    ("RigL + MC-DP", [93.39, 93.71, 92.87, 89.84]),
+    ("CigL", [94.75, 94.56, 94.20, 92.42]),
+];
+const TABLE_3: [(&str, [f64; 4]); 3] =
+    [("RigL", [4.23, 4.41, 5.04, 5.71]), ("RigL + MC-DP", [3.22, 2.0, 1.21, 5.27]), ("CigL", [3.55, 3.6, 3.84, 2.96])];
+
+/// A table's first `count` sparsities, and as if they had been measured again 1 above, but the last.
+fn panel(name: &str, table: &[(&str, [f64; 4])], count: usize) -> Panel {
+    let series = |shift: f64, count: usize, published: bool| {
+        table.iter().map(move |(method, values)| {
+            let point =
+                |(&sparsity, &value): (&f64, &f64)| Point { sparsity, mean: value + shift, half_width: Some(0.2) };
+            let points = [0.8, 0.9, 0.95, 0.99].iter().zip(values).map(point).take(count).collect();
+            Series { name: method.to_string(), points, published }
+        })
+    };
+    Panel { name: name.into(), series: series(0.0, count, true).chain(series(1.0, count - 1, false)).collect() }
+}
+
+fn tables(count: usize) -> [Panel; 2] {
+    [panel("accuracy (%)", &TABLE_2, count), panel("ECE (%)", &TABLE_3, count)]
+}
+
+/// Fig. 1c: eleven sparsities.
+fn eleven() -> [Panel; 2] {
+    let ece = [8.9, 9.28, 9.1, 9.62, 10.83, 11.78, 12.51, 8.25, 3.31, 1.9, 5.26];
+    let at = [0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.995, 0.997, 0.999];
+    ["accuracy (%)", "ECE (%)"].map(|name| {
+        let points = at.iter().zip(&ece).map(|(&sparsity, &mean)| Point { sparsity, mean, half_width: None }).collect();
+        Panel { name: name.into(), series: vec![Series { name: "RigL".into(), points, published: true }] }
+    })
+}
+
 fn plots() -> Vec<(&'static str, String)> {
     let (rigl, cigl) = (evaluation(2000, 0.1), evaluation(2000, -0.02));
     let by_mass = evaluation_by(2000, 0.1, Scheme::Mass);
@@ -81,6 +117,13 @@ fn plots() -> Vec<(&'static str, String)> {
         ("training", training("fashion-mini, CigL 90 %", &curves())),
         ("density", density("ResNet-50 for CIFAR-100, 90 % sparse", &layers(), 0.1)),
         ("density of few", density("small convnet, 90 % sparse", &small, 0.1)),
+        ("against sparsity", against_sparsity("CIFAR-10, ResNet-50", &tables(4))),
+        ("eleven sparsities", against_sparsity("RigL, CIFAR-100, ResNet-50", &eleven())),
+        ("bars", bars("CIFAR-10, ResNet-50", &tables(3))),
+        ("radar", radar("CIFAR-10, ResNet-50", &tables(4)[1])),
+        ("radar of eleven", radar("RigL, CIFAR-100, ResNet-50", &eleven()[1])),
+        ("radar of three", radar("CIFAR-10, ResNet-50", &tables(3)[1])),
+        ("radar of two", radar("CIFAR-10, ResNet-50", &tables(2)[1])),
         ("long title", reliability(&"a very long name of a run ".repeat(4), &rigl)),
         ("one sample", confidence("one sample", &evaluation(1, 0.1))),
         (
@@ -184,4 +227,81 @@ fn empty_training_curves_are_a_page_with_a_title() {
     let lost =
         Training { loss: vec![Line { name: "loss".into(), points: vec![(0.0, f64::NAN)] }], ..Default::default() };
     assert!(!training("diverged", &lost).contains("NaN"));
+}
+
+fn texts(svg: &str) -> Vec<String> {
+    laid_out(svg).1.into_iter().map(|(text, _)| text).collect()
+}
+
+#[test]
+fn comparisons_name_every_method_sparsity_and_axis() {
+    let [accuracy, ece] = tables(4);
+    for (svg, ticks) in [
+        (against_sparsity("figure", &[accuracy.clone(), ece.clone()]), ["80", "90", "95", "99"]),
+        (bars("figure", &[accuracy, ece.clone()]), ["80", "90", "95", "99"]),
+        (radar("figure", &ece), ["80 %", "90 %", "95 %", "99 %"]),
+    ] {
+        let texts = texts(&svg);
+        let named = |words: &str| texts.iter().any(|text| text == words);
+        for words in ticks.into_iter().chain(["figure", "RigL", "CigL", "CigL, paper", "RigL + MC-DP, paper"]) {
+            assert!(named(words), "{words:?} is not among {texts:?}");
+        }
+        assert!(texts.iter().any(|text| text.contains("ECE (%)")), "{texts:?}");
+    }
+}
+
+#[test]
+fn bars_say_what_was_not_run_once_for_each_gap() {
+    // Nothing was measured at the last of three sparsities: three methods, two panels.
+    let texts = texts(&bars("figure", &tables(3)));
+    assert_eq!(texts.iter().filter(|text| *text == "not run").count(), 6);
+}
+
+#[test]
+fn the_height_of_a_bar_is_its_value() {
+    let values = [4.0, 2.0, 1.0];
+    let series = |(i, &mean): (usize, &f64)| Series {
+        name: format!("method {i}"),
+        points: vec![Point { sparsity: 0.9, mean, half_width: None }],
+        published: false,
+    };
+    let panel = Panel { name: "ECE (%)".into(), series: values.iter().enumerate().map(series).collect() };
+    let svg = bars("heights", &[panel]);
+    // White rectangles are the page and the inside of the two bars that are hatched; the first bar is filled.
+    let number = |line: &str, key: &str| -> f64 {
+        line.split(&format!("{key}=\"")).nth(1).unwrap().split('"').next().unwrap().parse().unwrap()
+    };
+    let heights: Vec<f64> = (svg.lines())
+        .filter(|line| line.starts_with("<rect") && !line.contains("fill=\"none\"") && number(line, "height") > 20.0)
+        .map(|line| number(line, "height"))
+        .skip(1)
+        .collect();
+    assert_eq!(heights.len(), 3, "{heights:?}");
+    assert!(
+        (heights[0] - 2.0 * heights[1]).abs() <= 2.0 && (heights[1] - 2.0 * heights[2]).abs() <= 2.0,
+        "{heights:?}"
+    );
+}
+
+#[test]
+fn comparisons_leave_out_what_is_not_finite() {
+    let [accuracy, mut ece] = tables(4);
+    let whole = texts(&against_sparsity("figure", &[accuracy.clone(), ece.clone()]));
+    for (i, series) in ece.series.iter_mut().enumerate() {
+        series.points[1].mean = [f64::NAN, f64::INFINITY][i % 2];
+        series.points[0].half_width = Some(f64::NAN);
+    }
+    let panels = [accuracy, ece];
+    for svg in [against_sparsity("figure", &panels), bars("figure", &panels), radar("figure", &panels[1])] {
+        assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+    }
+    // The axes are as they were: 4.41 and its like are inside the range of the others.
+    assert_eq!(texts(&against_sparsity("figure", &panels)), whole);
+}
+
+#[test]
+fn comparisons_of_nothing_are_a_page_with_a_title() {
+    for svg in [against_sparsity("empty", &[]), bars("empty", &[]), radar("empty", &Panel::default())] {
+        assert!(texts(&svg).iter().any(|text| text == "empty"));
+    }
 }

@@ -5,7 +5,7 @@ use plotters::style::RGBColor;
 
 use super::chart::{
     Area, Axis, BLUE, Chart, Drawn, GREY, INK, PAPER, SMALL, SWATCH, VERMILION, axes, block, dashed_swatch, dashes,
-    font, legend, page, pixels, stroke, text, thousands, title, width_of,
+    decimals, font, legend, page, pixels, stroke, text, thousands, title, width_of,
 };
 
 /// A line has at most this many points: more are averaged in groups of neighbours, for a page cannot show them.
@@ -92,16 +92,7 @@ fn draw(page: &Area, cell: &Area, panel: &Panel, steps: [f64; 2], last: bool, ma
     let low = if panel.name == ACCURACY { least - 0.05 * (most - least) } else { 0.0 };
     let range = widen([low, most + 0.05 * (most - low)]);
     let step_tick = |step: &f64| thousands(step.max(0.0) as u64);
-    let span = range[1] - range[0];
-    let digits = if span < 0.05 {
-        3
-    } else if span < 0.5 {
-        2
-    } else if span < 10.0 {
-        1
-    } else {
-        0
-    };
+    let digits = decimals(range[1] - range[0]);
     let value_tick = |value: &f64| format!("{value:.digits$}");
     let x = Axis { name: if last { "step" } else { "" }, range: steps, ticks: 8, label: &step_tick };
     let y = Axis { name: panel.name, range, ticks: 5, label: &value_tick };
