@@ -40,16 +40,23 @@ pub fn table(results: &[MethodResults]) -> Table {
 
 /// "mean ± sd" with so many decimals; the sample standard deviation (n - 1), only from two values on; "-" for none.
 pub fn mean_and_sd(values: &[f64], decimals: usize) -> String {
-    let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n;
-    match values.len() {
-        0 => "-".into(),
-        1 => format!("{mean:.decimals$}"),
-        _ => {
-            let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0);
-            format!("{mean:.decimals$} ± {:.decimals$}", variance.sqrt())
-        }
+    match (mean(values), deviation(values)) {
+        (None, _) => "-".into(),
+        (Some(mean), None) => format!("{mean:.decimals$}"),
+        (Some(mean), Some(sd)) => format!("{mean:.decimals$} ± {sd:.decimals$}"),
     }
+}
+
+/// The mean, where there are values.
+pub fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+/// The sample standard deviation (n - 1), from two values on.
+pub fn deviation(values: &[f64]) -> Option<f64> {
+    let mean = mean(values).filter(|_| values.len() > 1)?;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    Some((squares / (values.len() - 1) as f64).sqrt())
 }
 
 /// A fraction in percent with as many decimals as it has: `99.9` for .999.

@@ -5,6 +5,7 @@
 //! back from those folders ([`Results`]), so that it does not matter which process trained what, or when.
 
 mod experiment;
+mod figures;
 mod published;
 mod results;
 mod scale;
@@ -12,8 +13,9 @@ mod tables;
 mod training;
 
 pub use experiment::{Block, Experiment, Figure, Measure, Row, Setting};
+pub use figures::{Drawing, figures};
 pub use published::{Published, published};
 pub use results::{BlockResults, Cell, Line, Results, RowResults};
 pub use scale::Scale;
-pub use tables::{csv, markdown, sections};
+pub use tables::{Captioned, csv, markdown, sections};
 pub use training::{Plan, Scores, State, Training};

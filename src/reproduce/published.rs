@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use serde::Deserialize;
 
-use super::experiment::{Measure, Row, Setting};
+use super::experiment::{Experiment, Measure, Row, Setting};
 
 /// A published mean, and the standard deviation over three seeds where one is given.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -18,6 +18,7 @@ pub struct Published {
 /// A line of the file.
 #[derive(Debug, Deserialize)]
 struct Line {
+    source: String,
     dataset: String,
     network: String,
     method: String,
@@ -32,18 +33,26 @@ static LINES: LazyLock<Vec<Line>> = LazyLock::new(|| {
     file.deserialize().collect::<Result<_, _>>().expect("a test reads the embedded file")
 });
 
-/// The published value of a cell, from whichever table or figure has it. A number that tables 1 and 2 both print is the same in both.
-pub fn published(setting: Setting, row: Row, sparsity: f64, measure: Measure) -> Option<Published> {
+/// The published value of a cell: as the experiment itself prints it, or else another of the paper's tables and figures. Figure 1c and
+/// table 1 differ in some digits of the same cell.
+pub fn published(
+    experiment: Experiment,
+    setting: Setting,
+    row: Row,
+    sparsity: f64,
+    measure: Measure,
+) -> Option<Published> {
     let metric = match measure {
         Measure::Accuracy => "accuracy",
         Measure::Ece => "ece",
         Measure::Nll => return None,
     };
     let names = [setting.dataset.name(), setting.network.name(), row.name(), metric];
-    let mut lines = LINES.iter().filter(|line| {
+    let lines = LINES.iter().filter(|line| {
         [&line.dataset, &line.network, &line.method, &line.metric] == names && (line.sparsity - sparsity).abs() < 1e-9
     });
-    lines.next().map(|line| Published { mean: line.mean, sd: line.std })
+    let nearest = lines.min_by_key(|line| line.source != experiment.name());
+    nearest.map(|line| Published { mean: line.mean, sd: line.std })
 }
 
 #[cfg(test)]
@@ -51,13 +60,13 @@ mod tests {
     use super::*;
     use crate::config::{Method, NetworkName};
     use crate::data::Source;
-    use crate::reproduce::Experiment;
 
     // "ECE down by up to 47.8 %" is CIFAR-10, ResNet-50 at 99 % (method.md section 8).
     #[test]
     fn the_largest_reduction_of_ece_is_the_one_the_paper_claims() {
         let setting = Setting { dataset: Source::Cifar10, network: NetworkName::Resnet50 };
-        let ece = |method| published(setting, Row::Method(method), 0.99, Measure::Ece).unwrap().mean;
+        let ece =
+            |method| published(Experiment::Table3, setting, Row::Method(method), 0.99, Measure::Ece).unwrap().mean;
         let reduction = 1.0 - ece(Method::Cigl) / ece(Method::Rigl);
         assert!((reduction - 0.478).abs() < 0.0005, "{reduction}");
     }

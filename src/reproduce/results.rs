@@ -6,6 +6,7 @@ use super::experiment::{Block, Experiment, Measure, Row, Setting};
 use super::published::{Published, published};
 use super::training::{Plan, Scores, State};
 use crate::Result;
+use crate::report::summary::{deviation, mean};
 
 /// An experiment's cells: those that this scale runs, and those that the paper prints of other networks.
 #[derive(Clone, Debug)]
@@ -87,7 +88,7 @@ impl Results {
             let run = plan.scale.setting(published.setting);
             for setting in run.into_iter().chain([published.setting]) {
                 if !blocks.iter().any(|block| block.setting == setting) {
-                    blocks.push(BlockResults::read(plan, setting, run == Some(setting), &published)?);
+                    blocks.push(BlockResults::read(plan, experiment, setting, run == Some(setting), &published)?);
                 }
             }
         }
@@ -129,14 +130,15 @@ impl Results {
 }
 
 impl BlockResults {
-    fn read(plan: &Plan, setting: Setting, run: bool, block: &Block) -> Result<Self> {
+    fn read(plan: &Plan, experiment: Experiment, setting: Setting, run: bool, block: &Block) -> Result<Self> {
         let asked = if run { plan.sparsities(&block.sparsities) } else { vec![] };
         let mut sparsities = [&block.sparsities[..], &asked].concat();
         sparsities.sort_by(f64::total_cmp);
         sparsities.dedup();
         let cell = |row: Row, sparsity: f64| {
             let seeds = if asked.contains(&sparsity) { plan.states(setting, row, sparsity)? } else { vec![] };
-            Ok(Cell { seeds, published: Measure::ALL.map(|measure| published(setting, row, sparsity, measure)) })
+            let published = Measure::ALL.map(|measure| published(experiment, setting, row, sparsity, measure));
+            Ok(Cell { seeds, published })
         };
         let row = |&row: &Row| {
             let cells = sparsities.iter().map(|&sparsity| cell(row, sparsity)).collect::<Result<_>>()?;
@@ -209,22 +211,25 @@ impl Scores {
     }
 }
 
-/// The mean, where there are values.
-pub fn mean(values: &[f64]) -> Option<f64> {
-    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
-}
-
-/// The sample standard deviation, from two values on.
-pub fn deviation(values: &[f64]) -> Option<f64> {
-    let mean = mean(values).filter(|_| values.len() > 1)?;
-    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    Some((squares / (values.len() - 1) as f64).sqrt())
-}
-
 /// Half the 95 % confidence interval of the mean of so many values with standard deviation `sd`: Student's t.
-pub fn half_width(sd: f64, values: usize) -> f64 {
-    // The 97.5 % quantiles of t with 1, 2, 3 ... degrees of freedom.
+pub(super) fn half_width(sd: f64, values: usize) -> f64 {
+    // The 97.5 % quantiles of t with 1, 2, 3 ... degrees of freedom; beyond, within .005 of it.
     const T: [f64; 10] = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228];
-    let t = T.get(values.saturating_sub(2)).copied().unwrap_or(1.96 + 2.6 / (values - 1) as f64);
+    let t = T.get(values.saturating_sub(2)).copied().unwrap_or(1.96 + 2.6 / values.saturating_sub(1).max(1) as f64);
     t * sd / (values as f64).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Three seeds: the t quantile of two degrees of freedom is 4.303, so the interval is 2.484 standard deviations to either side.
+    #[test]
+    fn intervals_over_three_seeds_are_students() {
+        assert!((half_width(1.0, 3) - 4.303 / 3f64.sqrt()).abs() < 1e-12);
+        // Published quantiles for 15, 30 and 60 degrees of freedom.
+        for (values, t) in [(16, 2.131), (31, 2.042), (61, 2.000)] {
+            assert!((half_width(1.0, values) * (values as f64).sqrt() - t).abs() < 0.006, "{values}");
+        }
+    }
 }

@@ -1,9 +1,9 @@
 //! The tables of an experiment: here and in the paper, one row under the other.
 
 use super::experiment::{Measure, Row};
-use super::results::{BlockResults, Cell, Line, Results, mean};
+use super::results::{BlockResults, Cell, Line, Results};
 use crate::config::Method;
-use crate::report::summary::mean_and_sd;
+use crate::report::summary::{mean, mean_and_sd, percent};
 use crate::report::table::Table;
 use crate::{Error, Result};
 
@@ -111,11 +111,6 @@ fn change(block: &BlockResults) -> Option<Captioned> {
     }
     let caption = format!("{}: from RigL to CigL", block.setting.title());
     (rows > 0).then(|| Captioned { caption, table, notes: vec![] })
-}
-
-/// 95 for .95 and 99.9 for .999, without the noise of binary fractions.
-pub(super) fn percent(sparsity: f64) -> String {
-    format!("{}", (1e8 * sparsity).round() / 1e6)
 }
 
 /// The tables as a Markdown document, with what `about` says of their making.

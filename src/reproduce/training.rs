@@ -141,10 +141,13 @@ impl Plan {
     fn name(&self, setting: Setting, row: Row, sparsity: f64, seed: u64) -> String {
         let (dataset, network, method) = (setting.dataset.name(), setting.network.name(), row.trained_as(sparsity));
         let recipe = if self.recipe == Recipe::Rigl { "-rigl-recipe" } else { "" };
-        // Only methods with a random mask have semantics.
-        let official = method.ingredients().random_mask && self.semantics == Semantics::Official;
-        let semantics = if official { "-official" } else { "" };
+        let semantics = if self.is_official(method) { "-official" } else { "" };
         format!("{dataset}-{network}-{method}-{sparsity}-s{seed}{recipe}{semantics}")
+    }
+
+    /// Only methods with a random mask have semantics.
+    fn is_official(&self, method: Method) -> bool {
+        method.ingredients().random_mask && self.semantics == Semantics::Official
     }
 
     /// The folder of a training.
@@ -160,7 +163,9 @@ impl Plan {
         set("sparsity", sparsity.into())?;
         set("seed", (seed as i64).into())?;
         set("device", self.device.to_string().into())?;
-        set("random_mask.semantics", if self.semantics == Semantics::Paper { "paper" } else { "official" }.into())?;
+        if self.is_official(method) {
+            set("random_mask.semantics", "official".into())?;
+        }
         set("train.recipe", if self.recipe == Recipe::Cigl { "cigl" } else { "rigl" }.into())?;
         if let Some(dir) = self.data.as_ref().filter(|_| self.scale != Scale::Smoke) {
             set("data.dir", dir.to_string_lossy().into_owned().into())?;
@@ -287,5 +292,78 @@ impl Scores {
     fn of(all: &[Metrics]) -> Scores {
         let mean = |of: fn(&Metrics) -> f64| all.iter().map(of).sum::<f64>() / all.len() as f64;
         Scores { accuracy: mean(|m| m.accuracy), ece_10: mean(|m| m.ece_10), nll: mean(|m| m.nll) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Epoch, Keep, NetworkName};
+    use crate::data::Source;
+
+    fn plan(scale: Scale) -> Plan {
+        Plan {
+            scale,
+            recipe: Recipe::Cigl,
+            semantics: Semantics::Paper,
+            seeds: scale.seeds(),
+            sparsities: None,
+            data: Some("/data".into()),
+            device: Device::Cpu,
+            out: "out".into(),
+        }
+    }
+
+    fn count(scale: Scale, experiments: &[Experiment]) -> usize {
+        plan(scale).trainings(experiments).unwrap().len()
+    }
+
+    // Three seeds; table 3 has two networks at four sparsities, each with RigL, W-DP (MC-DP shares it) and CigL.
+    #[test]
+    fn each_training_is_there_once_however_many_experiments_show_it() {
+        use Experiment::*;
+        assert_eq!(count(Scale::Paper, &[Table3]), 3 * 2 * 4 * 3);
+        assert_eq!(count(Scale::Paper, &[Table2, Table3]), 3 * 2 * 4 * 3);
+        assert_eq!(count(Scale::Paper, &[Table1]), 3 * 2 * 4 * 2);
+        assert_eq!(count(Scale::Paper, &[Fig3]), 3 * 2 * 2);
+        // RigL + TS and CigL without averaging are nobody's own.
+        assert_eq!(count(Scale::Paper, &[Fig4, Fig5]), 3 * 4 * (4 + 1));
+        // Four sparsities of RigL and the dense network.
+        assert_eq!(count(Scale::Paper, &[AppendixC]), 3 * 5);
+        assert_eq!(count(Scale::Short, &[Table3, Fig5]), 2 * 4);
+        assert_eq!(count(Scale::Short, &[Fig3]), 0);
+    }
+
+    // design/cli.md's definition of the scale, on each data set's own images.
+    #[test]
+    fn the_short_scale_is_wrn_on_the_first_3500_images() {
+        for training in plan(Scale::Short).trainings(&Experiment::ALL).unwrap() {
+            let c = &training.config;
+            assert_eq!((c.network.name, c.train.epochs, c.sparse.delta_t), (NetworkName::Wrn22_2, 40, 20));
+            assert_eq!((c.data.train_limit, c.data.validation, c.data.test_limit), (Some(3500), 500, Some(2000)));
+            assert_eq!((c.first_snapshot(), c.averaging.start, c.seed), (32, Epoch(32.0), 0));
+            assert!(c.method == Method::Dense || [0.9, 0.95].contains(&c.sparsity));
+            assert_eq!(training.name.starts_with("cifar100-"), c.data.dataset == Source::Cifar100);
+        }
+    }
+
+    // method.md section 5: recipe cigl, semantics paper, keep .9, as published.
+    #[test]
+    fn the_papers_scale_changes_nothing_in_the_presets() {
+        for training in plan(Scale::Paper).trainings(&Experiment::ALL).unwrap() {
+            let c = &training.config;
+            let expected = if c.data.dataset == Source::ImageNet { 100 } else { 250 };
+            assert_eq!((c.train.epochs, c.data.train_limit, c.sparse.delta_t), (expected, None, 100));
+            assert_eq!(c.random_mask.keep, Keep { default: 0.9, layers: Default::default() });
+            assert_eq!((c.train.recipe, c.random_mask.semantics), (Recipe::Cigl, Semantics::Paper));
+            if (c.data.dataset, c.network.name) == (Source::Cifar100, NetworkName::Resnet50) {
+                assert_eq!((c.train.lr, c.train.lr_factor), (0.1, 0.6));
+            }
+        }
+        let rigl = Plan { recipe: Recipe::Rigl, sparsities: Some(vec![0.5]), ..plan(Scale::Paper) };
+        for training in rigl.trainings(&[Experiment::Table1]).unwrap() {
+            assert_eq!((training.config.train.lr_factor, training.config.sparsity), (0.2, 0.5));
+            assert!(training.name.ends_with("-rigl-recipe"));
+        }
     }
 }

@@ -14,6 +14,7 @@ mod output;
 mod predictions;
 mod program;
 mod random_mask;
+mod reproduce;
 mod resume;
 mod run_files;
 mod softmax_regression;

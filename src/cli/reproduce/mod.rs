@@ -3,7 +3,6 @@
 mod emit;
 mod list;
 
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -179,6 +178,9 @@ fn report(args: &ReproduceArgs, plan: &Plan, results: &[Results]) -> Result<()> 
         let name = result.experiment.name();
         write_atomically(&out.join(format!("{name}.md")), reproduce::markdown(result, &about).as_bytes())?;
         write_atomically(&out.join(format!("{name}.csv")), &reproduce::csv(&result.lines())?)?;
+        for drawing in reproduce::figures(result) {
+            run::save_picture(&out.join(&drawing.name), &drawing.svg)?;
+        }
     }
     if args.json {
         let lines: Vec<_> = results.iter().flat_map(Results::lines).collect();
@@ -195,11 +197,10 @@ fn report(args: &ReproduceArgs, plan: &Plan, results: &[Results]) -> Result<()> 
         }
     }
     about.iter().try_for_each(print)?;
-    print(format_args!("tables {}", shown(&out.join("*.md"))))
-}
-
-fn shown(path: &Path) -> String {
-    path.display().to_string()
+    for (what, files) in [("tables", "EXPERIMENT.md, .csv"), ("figures", "EXPERIMENT-DATASET-NETWORK.svg, .png")] {
+        print(format_args!("{what:<8}{}", out.join(files).display()))?;
+    }
+    Ok(())
 }
 
 /// A training's state in a word.
