@@ -42,7 +42,7 @@
 //! | [`cli`] | the program: what can be typed, and one file a subcommand |
 //! | [`reproduce`] | the paper's experiments: trainings, tables, figures |
 //! | [`train`] | the loop, mask updates, averaging, evaluation, checkpoints, run folders |
-//! | [`report`] | tables and plots |
+//! | [`report`] | tables, plots, pages |
 //! | [`config`] | an experiment as data: presets, files, keys |
 //! | [`data`] | the embedded sets, IDX, CIFAR, image folders; splits, augmentation, batches |
 //! | [`calibration`] | metrics, reliability, intervals, recalibration, files of predictions: needs no network |

@@ -1,5 +1,6 @@
-//! What a run shows of itself: tables and plots. Nothing here writes a file; callers get strings and bytes.
+//! What a run shows of itself: tables, plots and pages. Nothing here writes a file; callers get strings and bytes.
 
+pub mod html;
 pub mod plot;
 pub mod png;
 pub mod summary;

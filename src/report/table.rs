@@ -25,6 +25,16 @@ impl Table {
         self
     }
 
+    /// The columns' names.
+    pub fn header(&self) -> &[String] {
+        &self.header
+    }
+
+    /// The rows, each with as many cells as there are columns.
+    pub fn rows(&self) -> &[Vec<String>] {
+        &self.rows
+    }
+
     /// The table in Markdown, columns padded so that it reads well as text too.
     pub fn markdown(&self) -> String {
         let widths = self.widths();
