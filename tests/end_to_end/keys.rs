@@ -88,8 +88,8 @@ const IMAGES: &[&str] = &[
     "train.warmup_steps=0",
 ];
 
-/// Keys without a difference to show, and why; each has a test of its own below.
-const OTHERS: [&str; 4] = ["version", "device", "train.recipe", "averaging.reprune"];
+/// Keys without a difference to show; each has a test of its own, below or in methods.rs.
+const OTHERS: [&str; 5] = ["version", "device", "train.recipe", "averaging.reprune", "averaging.keep_snapshots"];
 
 struct Workshop {
     folder: tempfile::TempDir,
