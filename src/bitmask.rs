@@ -77,9 +77,33 @@ impl BitMask {
         })
     }
 
+    /// Takes packed bytes, element i in bit i % 8 of byte i / 8; bits past `len` are cleared, and a short slice is filled up with zeros.
+    pub fn from_bytes(bytes: &[u8], len: usize) -> Self {
+        let word = |at: usize| {
+            let bytes = std::array::from_fn(|i| bytes.get(4 * at + i).copied().unwrap_or(0));
+            u32::from_le_bytes(bytes)
+        };
+        Self::from_words((0..len.div_ceil(32)).map(word).collect(), len)
+    }
+
+    /// The packed bytes of [`from_bytes`](Self::from_bytes), ceil(len / 8) of them.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let bytes = self.words.iter().flat_map(|word| word.to_le_bytes());
+        bytes.take(self.len.div_ceil(8)).collect()
+    }
+
     /// The packed words.
     pub fn words(&self) -> &[u32] {
         &self.words
+    }
+
+    /// Sets the ones of `other` too.
+    ///
+    /// # Panics
+    /// When the lengths differ.
+    pub fn unite(&mut self, other: &BitMask) {
+        assert_eq!(self.len, other.len, "masks over different tensors");
+        self.words.iter_mut().zip(&other.words).for_each(|(a, b)| *a |= b);
     }
 
     /// The ones of both.
@@ -98,6 +122,18 @@ mod tests {
             assert_eq!(BitMask::ones(len).count(), len);
             assert_eq!(BitMask::ones(len).ones_at().collect::<Vec<_>>(), (0..len).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn packed_bytes_have_the_first_element_lowest() {
+        let mask = BitMask::from_fn(11, |i| [0, 2, 8, 10].contains(&i));
+        assert_eq!(mask.to_bytes(), [0b101, 0b101]);
+        for len in [0, 1, 8, 31, 32, 33, 100] {
+            let mask = BitMask::from_fn(len, |i| i % 3 == 1);
+            assert_eq!(mask.to_bytes().len(), len.div_ceil(8));
+            assert_eq!(BitMask::from_bytes(&mask.to_bytes(), len), mask);
+        }
+        assert_eq!(BitMask::from_bytes(&[0xff, 0xff], 9).count(), 9);
     }
 
     #[test]

@@ -222,6 +222,20 @@ impl Model {
         self.backend.write_mask(weight.layer, &mask)
     }
 
+    /// A mask over parameter `id`, in the order of files.
+    pub fn mask_to_file(&self, id: ParameterId, mask: &BitMask) -> BitMask {
+        let mut filed = BitMask::zeros(mask.len());
+        file_order(&self.parameters[id]).enumerate().for_each(|(at, element)| filed.set(at, mask.get(element)));
+        filed
+    }
+
+    /// A mask over parameter `id` from one in the order of files.
+    pub fn mask_from_file(&self, id: ParameterId, filed: &BitMask) -> BitMask {
+        let mut mask = BitMask::zeros(filed.len());
+        file_order(&self.parameters[id]).enumerate().for_each(|(at, element)| mask.set(element, filed.get(at)));
+        mask
+    }
+
     /// Ones in all masks over maskable elements.
     pub fn density(&mut self) -> Result<f64> {
         let (mut ones, mut all) = (0, 0);

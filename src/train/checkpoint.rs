@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
+use super::evolution::Evolution;
 use super::start;
 use super::trained::About;
 use super::trainer::{EpochSums, Trainer};
 use crate::backend::Span;
+use crate::bitmask::BitMask;
 use crate::error::{Error, Result};
 use crate::graph::ParameterId;
 use crate::model::Model;
@@ -242,7 +244,45 @@ fn moments(trainer: &Trainer) -> Vec<(ParameterId, String, Span)> {
     all
 }
 
+/// The names of a weight's packed masks: the first, and of what has ever been active.
+fn evolution_names(weight: &str) -> [String; 2] {
+    ["first_mask", "ever_active"].map(|suffix| format!("{weight}.{suffix}"))
+}
+
+/// Adds, for each weight, its first mask and the union of all of its masks so far, one bit an element.
+fn add_evolution(trainer: &mut Trainer, tensors: &mut Tensors) -> Result<()> {
+    let Trainer { evolution, model, .. } = trainer;
+    let evolution = Evolution::begun(evolution, model)?;
+    for (id, p) in model.parameters().iter() {
+        let Some(weight) = model.weight(id) else { continue };
+        for (name, mask) in evolution_names(&p.name).into_iter().zip(evolution.masks(weight.layer)) {
+            let bits = model.mask_to_file(id, mask).to_bytes();
+            tensors.bytes(name, &[bits.len()], bits);
+        }
+    }
+    Ok(())
+}
+
+fn read_evolution(trainer: &mut Trainer, file: &TensorFile) -> Result<()> {
+    let model = &trainer.model;
+    let mut layers = Vec::new();
+    for (id, p) in model.parameters().iter().filter(|(id, _)| model.weight(*id).is_some()) {
+        let [first, ever] = evolution_names(&p.name);
+        let mask = |name: &str| -> Result<BitMask> {
+            let bits = file.bytes(name, &[p.len().div_ceil(8)])?;
+            Ok(model.mask_from_file(id, &BitMask::from_bytes(bits, p.len())))
+        };
+        layers.push([mask(&first)?, mask(&ever)?]);
+    }
+    trainer.evolution = Some(Evolution::resumed(model, layers));
+    Ok(())
+}
+
 /// Writes everything that the run needs to go on; `seconds` of training so far.
+///
+/// Beside the values and masks of a model: the optimiser's moments and the average of each parameter, and of each weight NAME its
+/// first mask, `NAME.first_mask`, and the union of its masks so far, `NAME.ever_active`: one bit an element in the order of files,
+/// lowest bit first.
 ///
 /// All of it is f32 in whatever precision the run stores its activations: the file can be read in any.
 pub fn save(trainer: &mut Trainer, seconds: f64, path: &Path) -> Result<()> {
@@ -253,6 +293,7 @@ pub fn save(trainer: &mut Trainer, seconds: f64, path: &Path) -> Result<()> {
         let dims = trainer.model.parameters()[id].dims.clone();
         tensors.floats(name, &dims, &values);
     }
+    add_evolution(trainer, &mut tensors)?;
     let state = State { step: trainer.step, seconds, averaged: trainer.averaged, epoch_sums: trainer.epoch_sums };
     write_atomically(path, &tensors.to_file(&to_json(&state, path)?))
 }
@@ -270,6 +311,7 @@ pub fn restore(trainer: &mut Trainer, path: &Path) -> Result<f64> {
         let values = file.floats(&name, &trainer.model.parameters()[id].dims.clone())?;
         trainer.model.write(id, span, &values)?;
     }
+    read_evolution(trainer, &file)?;
     (trainer.step, trainer.averaged, trainer.epoch_sums) = (state.step, state.averaged, state.epoch_sums);
     Ok(state.seconds)
 }
@@ -285,5 +327,5 @@ pub fn disk_needed(trainer: &Trainer) -> u64 {
     let kept = if trainer.config.keeps_snapshots() { trainer.timetable.snapshot_count() } else { 0 };
     let active = (masks as f64 * trainer.config.mask_density()).ceil() as usize;
     let snapshot = 4 * (values - masks + active) + masks / 8;
-    2 * (model + 4 * extra) as u64 + model as u64 + kept * snapshot as u64 + (2 << 20)
+    2 * (model + 4 * extra + masks.div_ceil(4)) as u64 + model as u64 + kept * snapshot as u64 + (2 << 20)
 }

@@ -1,5 +1,6 @@
 //! Mask updates: which layers drop and grow how many weights. The selecting itself is the backend's.
 
+use super::evolution::{Evolution, masks};
 use super::schedule::Timetable;
 use super::start::densities;
 use super::trainer::{MaskChange, Moments};
@@ -36,10 +37,16 @@ impl MaskUpdater {
         })
     }
 
-    /// Updates the masks of all layers after the passes of step `g`.
-    pub(super) fn update(&self, model: &mut Model, moments: &[Moments], g: u64) -> Result<MaskChange> {
+    /// Updates the masks of all layers after the passes of step `g`, which their evolution then counts.
+    pub(super) fn update(
+        &self,
+        model: &mut Model,
+        evolution: &mut Evolution,
+        moments: &[Moments],
+        g: u64,
+    ) -> Result<MaskChange> {
         let layers: Vec<(Weight, Moments)> = moments.iter().filter_map(|m| Some((model.weight(m.id)?, *m))).collect();
-        let before = masks(model, &layers)?;
+        let before = masks(model)?;
         let drop_fraction = if self.kind == MaskUpdates::Gmp {
             let all: usize = layers.iter().map(|(w, _)| w.len()).sum();
             let active: usize = before.iter().map(BitMask::count).sum();
@@ -53,14 +60,12 @@ impl MaskUpdater {
             model.backend().prune_and_grow(&jobs)?;
             fraction
         };
-        let after = masks(model, &layers)?;
+        let after = masks(model)?;
         let kept: usize = before.iter().zip(&after).map(|(a, b)| a.overlap(b)).sum();
         let active: usize = after.iter().map(BitMask::count).sum();
-        Ok(MaskChange {
-            drop_fraction,
-            overlap: kept as f64 / active.max(1) as f64,
-            density: active as f64 / after.iter().map(BitMask::len).sum::<usize>().max(1) as f64,
-        })
+        evolution.take_in(&after);
+        let overlap = kept as f64 / active.max(1) as f64;
+        Ok(MaskChange { drop_fraction, overlap, masks: evolution.state(&after) })
     }
 
     /// Drop as many as the schedule says in every layer that is not dense, and grow as many.
@@ -101,10 +106,6 @@ impl MaskUpdater {
         };
         Ok(sparse.iter().zip(drops).zip(grows).map(job).collect())
     }
-}
-
-fn masks(model: &mut Model, layers: &[(Weight, Moments)]) -> Result<Vec<BitMask>> {
-    layers.iter().map(|(weight, _)| model.mask(weight.layer)).collect()
 }
 
 /// The mask of the `count` largest |x|, ties to the lower index.

@@ -5,6 +5,7 @@
 
 pub mod checkpoint;
 pub mod evaluate;
+pub mod evolution;
 mod mask_update;
 pub mod run;
 pub mod run_folder;

@@ -189,6 +189,11 @@ fn train(
 ) -> Result<()> {
     let (total, first) = (trainer.timetable().steps, trainer.position());
     let mut log = folder.open_log(first)?;
+    if first == 0 {
+        let mut point = json!({ "step": 0, "epoch": trainer.timetable().epoch(0) });
+        trainer.mask_state()?.add_to(&mut point);
+        log.append(&point)?;
+    }
     (around.watch)(Event::Phase { name: "training", total, done: first });
     let (sitting, before) = (Instant::now(), *seconds);
     let mut since_log = (Instant::now(), 0);
@@ -250,10 +255,10 @@ fn step_point(report: &StepReport, rate: f64) -> Value {
         "accuracy": f64::from(report.correct) / report.images as f64,
         "images_per_second": rate,
     });
-    if let Some(update) = report.update {
+    if let Some(update) = &report.update {
         point["drop_fraction"] = update.drop_fraction.into();
         point["mask_overlap"] = update.overlap.into();
-        point["density"] = update.density.into();
+        update.masks.add_to(&mut point);
     }
     point
 }
@@ -325,6 +330,7 @@ fn summarise(
         .map(|weight| Ok(trainer.model().mask(weight.layer)?.count()))
         .collect::<Result<Vec<usize>>>()?;
     let density = trainer.model().density()?;
+    let masks = trainer.mask_state()?;
     let timetable = trainer.timetable().clone();
     Ok(Summary {
         method: config.method,
@@ -336,6 +342,9 @@ fn summarise(
         epochs: trainer.position().div_ceil(timetable.steps_per_epoch),
         steps: trainer.position(),
         mask_updates: timetable.updates.count(trainer.position()),
+        first_mask_overlap: masks.first_mask_overlap,
+        ever_active: masks.ever_active,
+        dead_channels: masks.dead_channels,
         snapshots: trainer.averaged,
         seed: config.seed,
         device: device.into(),

@@ -112,6 +112,13 @@ pub struct Summary {
     pub steps: u64,
     /// Mask updates made.
     pub mask_updates: u64,
+    /// Of the weights active at the end, the share that was active at the beginning; 1 without mask updates.
+    pub first_mask_overlap: f64,
+    /// The share of the maskable weights that has ever been active, the in-time over-parameterisation rate of Liu et al.
+    /// ("Do we actually need dense over-parameterization?", 2021); pruning from dense begins and ends with 1.
+    pub ever_active: f64,
+    /// Output channels, over all masked tensors, none of whose weights is active at the end.
+    pub dead_channels: usize,
     /// Snapshots averaged or kept.
     pub snapshots: u64,
     /// The seed.

@@ -7,6 +7,7 @@
 mod lock_step;
 
 use super::evaluate::{Predictor, measure};
+use super::evolution::{Evolution, MaskState, masks};
 use super::mask_update::MaskUpdater;
 use super::schedule::Timetable;
 use super::start;
@@ -48,14 +49,14 @@ pub struct StepReport {
 }
 
 /// A mask update in numbers.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct MaskChange {
     /// f(g); the share of active weights that each sparse layer drops. For pruning from dense, the share removed.
     pub drop_fraction: f64,
     /// Of the weights active after the update, the share that was active before.
     pub overlap: f64,
-    /// Ones in M over maskable elements, after.
-    pub density: f64,
+    /// The masks after the update.
+    pub masks: MaskState,
 }
 
 /// Means over the images of an epoch.
@@ -101,6 +102,8 @@ pub struct Trainer<'a> {
     /// Snapshots in the average.
     pub(super) averaged: u64,
     pub(super) epoch_sums: EpochSums,
+    /// Begun when first asked for, which is before anything changes the first masks.
+    pub(super) evolution: Option<Evolution>,
     train: &'a Dataset,
     masks: MaskUpdater,
     keep: Vec<f64>,
@@ -172,6 +175,7 @@ impl<'a> Trainer<'a> {
             step: 0,
             averaged: 0,
             epoch_sums: EpochSums::default(),
+            evolution: None,
             train,
             masks,
             keep,
@@ -204,6 +208,12 @@ impl<'a> Trainer<'a> {
     pub fn model(&mut self) -> &mut Model {
         self.formed = None;
         &mut self.model
+    }
+
+    /// The masks as they are now, beside those of the run's beginning and since.
+    pub fn mask_state(&mut self) -> Result<MaskState> {
+        let masks = masks(&mut self.model)?;
+        Ok(Evolution::begun(&mut self.evolution, &mut self.model)?.state(&masks))
     }
 
     /// Trains on the next batch.
@@ -250,7 +260,8 @@ impl<'a> Trainer<'a> {
     fn change(&mut self) -> Result<Option<MaskChange>> {
         let g = self.step;
         let update = if self.timetable.updates.contains(g) {
-            Some(self.masks.update(&mut self.model, &self.moments, g)?)
+            let evolution = Evolution::begun(&mut self.evolution, &mut self.model)?;
+            Some(self.masks.update(&mut self.model, evolution, &self.moments, g)?)
         } else {
             self.optimise(g, self.timetable.lr.at(g))?;
             None

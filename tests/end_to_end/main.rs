@@ -8,6 +8,7 @@ mod calibrate;
 mod determinism;
 mod divergence;
 mod errors;
+mod evolution;
 mod keys;
 mod methods;
 mod output;

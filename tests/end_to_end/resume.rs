@@ -175,7 +175,7 @@ fn signals_save_a_checkpoint_in_the_middle_of_an_epoch_and_resuming_gives_the_sa
 /// A run of the small experiment that was stopped by SIGTERM in its third epoch or later.
 fn interrupted(parent: &Path) -> PathBuf {
     let run = parent.join("interrupted");
-    let process = start(train("cigl", &run, &["train.epochs=120", "averaging.start=100"]), &run, 6);
+    let process = start(train("cigl", &run, &["train.epochs=120", "averaging.start=100"]), &run, 7);
     send(&process, "TERM");
     assert_eq!(process.wait_with_output().unwrap().status.code(), Some(143));
     run
