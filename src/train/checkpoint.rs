@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
+use super::masked_weight::Form;
 use super::start;
 use super::trained::About;
 use super::trainer::{EpochSums, Trainer};
@@ -15,11 +16,6 @@ use crate::backend::Span;
 use crate::error::{Error, Result};
 use crate::graph::ParameterId;
 use crate::model::Model;
-
-/// The name of a weight's mask.
-pub fn mask_name(weight: &str) -> String {
-    format!("{weight}.mask")
-}
 
 /// The ending of the names under which files are written before they get their own.
 const TEMPORARY: &str = ".cigl-tmp";
@@ -167,13 +163,9 @@ impl TensorFile {
         self.find(name, Dtype::U8, dims)
     }
 
-    /// A U8 tensor of that name and shape that holds only 0 and 1.
-    pub fn mask(&self, name: &str, dims: &[usize]) -> Result<&[u8]> {
-        let bytes = self.bytes(name, dims)?;
-        match bytes.iter().find(|&&b| b > 1) {
-            Some(bad) => Err(Error::file(&self.path, format!("mask {name} holds {bad}, expected 0 and 1"))),
-            None => Ok(bytes),
-        }
+    /// That the file is wrong in this way.
+    pub(super) fn error(&self, detail: String) -> Error {
+        Error::file(&self.path, detail)
     }
 
     fn find(&self, name: &str, dtype: Dtype, dims: &[usize]) -> Result<&[u8]> {
@@ -208,21 +200,22 @@ struct State {
     epoch_sums: EpochSums,
 }
 
-fn add_parameters(model: &mut Model, tensors: &mut Tensors) -> Result<()> {
+fn add_parameters(model: &mut Model, tensors: &mut Tensors, form: Form) -> Result<()> {
     for (id, p) in model.parameters().clone().iter() {
         let span = model.value(id);
-        tensors.floats(p.name.clone(), &p.dims, &model.read(id, span)?);
-        if let Some(weight) = model.weight(id) {
-            tensors.bytes(mask_name(&p.name), &p.dims, model.read_mask(id, weight)?);
+        let values = model.read(id, span)?;
+        match model.weight(id) {
+            Some(weight) => tensors.weight(&p.name, &p.dims, &values, model.read_mask(id, weight)?, form),
+            None => tensors.floats(p.name.clone(), &p.dims, &values),
         }
     }
     Ok(())
 }
 
-/// Writes a result: every parameter and statistic under its name, every mask as `NAME.mask`.
-pub fn save_model(model: &mut Model, about: &About, path: &Path) -> Result<()> {
+/// Writes a result: every parameter and statistic under its name, the masked weights in the given form.
+pub fn save_model(model: &mut Model, about: &About, form: Form, path: &Path) -> Result<()> {
     let mut tensors = Tensors::default();
-    add_parameters(model, &mut tensors)?;
+    add_parameters(model, &mut tensors, form)?;
     write_atomically(path, &tensors.to_file(&to_json(about, path)?))
 }
 
@@ -247,7 +240,7 @@ fn moments(trainer: &Trainer) -> Vec<(ParameterId, String, Span)> {
 /// All of it is f32 in whatever precision the run stores its activations: the file can be read in any.
 pub fn save(trainer: &mut Trainer, seconds: f64, path: &Path) -> Result<()> {
     let mut tensors = Tensors::default();
-    add_parameters(&mut trainer.model, &mut tensors)?;
+    add_parameters(&mut trainer.model, &mut tensors, Form::Dense)?;
     for (id, name, span) in moments(trainer) {
         let values = trainer.model.read(id, span)?;
         let dims = trainer.model.parameters()[id].dims.clone();
