@@ -4,6 +4,7 @@ pub mod args;
 mod bench;
 mod calibrate;
 mod eval;
+mod export;
 mod help;
 mod info;
 mod kernels;
@@ -32,6 +33,7 @@ pub fn main() -> ExitCode {
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Bench(args) => bench::run(&args),
     });

@@ -51,13 +51,13 @@ pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
 
 /// Named tensors to be written.
 #[derive(Default)]
-pub(super) struct Tensors {
+pub(crate) struct Tensors {
     /// name -> (dtype, shape, bytes)
     all: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>,
 }
 
 impl Tensors {
-    pub(super) fn floats(&mut self, name: String, dims: &[usize], values: &[f32]) {
+    pub(crate) fn floats(&mut self, name: String, dims: &[usize], values: &[f32]) {
         let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
         self.all.insert(name, (Dtype::F32, dims.into(), bytes));
     }
@@ -66,20 +66,24 @@ impl Tensors {
         self.all.insert(name, (Dtype::U8, dims.into(), values));
     }
 
-    /// The file: 8 bytes of header length, the header as JSON, the tensors, floats first so that they are aligned.
+    /// Adds an I64 scalar.
+    pub(crate) fn integer(&mut self, name: String, value: i64) {
+        self.all.insert(name, (Dtype::I64, vec![], value.to_le_bytes().into()));
+    }
+
+    /// The file: 8 bytes of header length, the header as JSON, the tensors, the widest first so that all are aligned.
     ///
     /// Not by the crate's own writer, whose metadata comes in the random order of a hash map: equal tensors should be equal
     /// files. One checksum is of everything after the header, one of the state; a damaged name or shape is found for what it is.
-    pub(super) fn to_file(&self, state: &str) -> Vec<u8> {
+    pub(crate) fn to_file(&self, state: &str) -> Vec<u8> {
         let mut order: Vec<_> = self.all.iter().collect();
-        order.sort_by_key(|(_, (dtype, _, _))| *dtype == Dtype::U8);
+        order.sort_by_key(|(_, (dtype, _, _))| std::cmp::Reverse(*dtype));
         let mut data = Vec::new();
         let mut header = serde_json::Map::new();
         header.insert("__metadata__".into(), serde_json::Value::Null);
         for (name, (dtype, shape, bytes)) in order {
             let offsets = [data.len(), data.len() + bytes.len()];
             data.extend_from_slice(bytes);
-            let dtype = if *dtype == Dtype::U8 { "U8" } else { "F32" };
             header.insert(name.clone(), serde_json::json!({"dtype": dtype, "shape": shape, "data_offsets": offsets}));
         }
         header["__metadata__"] = serde_json::json!({
@@ -216,11 +220,12 @@ fn add_parameters(model: &mut Model, tensors: &mut Tensors, form: Form) -> Resul
 pub fn save_model(model: &mut Model, about: &About, form: Form, path: &Path) -> Result<()> {
     let mut tensors = Tensors::default();
     add_parameters(model, &mut tensors, form)?;
-    write_atomically(path, &tensors.to_file(&to_json(about, path)?))
+    write_atomically(path, &tensors.to_file(&to_json(about)?))
 }
 
-fn to_json(value: &impl Serialize, path: &Path) -> Result<String> {
-    serde_json::to_string(value).map_err(|e| Error::file_because(path, "its metadata cannot be written", e))
+/// Metadata as JSON.
+pub(crate) fn to_json(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| Error::Usage(format!("the file's metadata cannot be written: {e}")))
 }
 
 /// The tensors of one parameter beside its value, by suffix.
@@ -247,7 +252,7 @@ pub fn save(trainer: &mut Trainer, seconds: f64, path: &Path) -> Result<()> {
         tensors.floats(name, &dims, &values);
     }
     let state = State { step: trainer.step, seconds, averaged: trainer.averaged, epoch_sums: trainer.epoch_sums };
-    write_atomically(path, &tensors.to_file(&to_json(&state, path)?))
+    write_atomically(path, &tensors.to_file(&to_json(&state)?))
 }
 
 /// Puts a run back to where [`save`] saw it; returns the seconds of training until then.

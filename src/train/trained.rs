@@ -112,6 +112,11 @@ impl Trained {
         predictor.predict_by_sampling(model, set, samples, &mut |_| {})
     }
 
+    /// The network with its masks.
+    pub(crate) fn model(&mut self) -> &mut Model {
+        &mut self.model
+    }
+
     fn check(&self, set: &Dataset) -> Result<()> {
         let (shape, expected) = (set.shape(), self.image());
         if shape != expected {

@@ -8,6 +8,7 @@ mod calibrate;
 mod determinism;
 mod divergence;
 mod errors;
+mod export;
 mod keys;
 mod methods;
 mod output;

@@ -1,8 +1,10 @@
 //! What can be typed, and the configurations that follow from it.
 
 mod calibrate;
+mod export;
 
 pub use calibrate::{BinScheme, CalibrateArgs, Recalibration, ScoreKind};
+pub use export::{ExportArgs, ExportFormat, Names};
 
 use crate::backend::Precision;
 use crate::cli::help;
@@ -54,6 +56,12 @@ pub enum Command {
     /// with its bins. Recalibration is fitted on a second file and reported before and after; --plot draws the pictures.
     #[command(after_help = help::CALIBRATE_EXAMPLES, after_long_help = help::calibrate())]
     Calibrate(CalibrateArgs),
+    /// Write a trained network for other programs.
+    ///
+    /// safetensors that torchvision's networks load, a sparse file of mask bits and values that this program loads back to the
+    /// last bit, or an ONNX model.
+    #[command(after_help = help::EXPORT_EXAMPLES)]
+    Export(ExportArgs),
     /// Say what this program and a preset consist of, without training.
     ///
     /// Prints the device, threads and instruction sets in use and, for a preset, parameters, densities by layer, costs
@@ -552,6 +560,9 @@ mod tests {
             ("cigl predict model.safetensors", "IMAGES"),
             ("cigl predict model.safetensors a.png --out a.txt", ".csv or .npz"),
             ("cigl info --plan", "--preset"),
+            ("cigl export run", "--out"),
+            ("cigl export run --out a --format onx", "onnx"),
+            ("cigl export run --out a --names pytorch", "torchvision"),
             ("cigl bench", "<WHAT>"),
             ("cigl bench stp", "step"),
             ("cigl bench step --method rgl", "rigl"),
@@ -582,7 +593,7 @@ mod tests {
     #[test]
     fn every_example_of_the_help_is_understood() {
         let mut examples = 0;
-        for command in ["", "train", "eval", "predict", "calibrate", "info", "bench"] {
+        for command in ["", "train", "eval", "predict", "calibrate", "export", "info", "bench"] {
             let help = parse(&format!("cigl {command} --help")).unwrap_err();
             assert_eq!(help.exit_code(), 0);
             let help = help.to_string();
