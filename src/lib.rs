@@ -43,6 +43,7 @@
 //! | [`reproduce`] | the paper's experiments: trainings, tables, figures |
 //! | [`train`] | the loop, mask updates, averaging, evaluation, checkpoints, run folders |
 //! | [`report`] | tables, plots, pages |
+//! | [`export`] | a trained network as other programs read it: torchvision, ONNX, sparse files |
 //! | [`config`] | an experiment as data: presets, files, keys |
 //! | [`data`] | the embedded sets, IDX, CIFAR, image folders; splits, augmentation, batches |
 //! | [`calibration`] | metrics, reliability, intervals, recalibration, files of predictions: needs no network |
@@ -68,6 +69,7 @@ pub mod cli;
 pub mod config;
 pub mod data;
 pub mod error;
+pub mod export;
 pub mod graph;
 pub mod inference;
 pub mod model;

@@ -4,7 +4,7 @@ use crate::backend::{Backend, Effective, Map, Span, StepState, Weight};
 use crate::bitmask::BitMask;
 use crate::data::Pixels;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Mode, Parameter, ParameterId, Parameters, Role};
+use crate::graph::{Graph, Mode, NodeId, Parameter, ParameterId, Parameters, Role};
 use crate::nn::{Network, initial_values};
 use crate::op::Slot;
 use crate::plan::{ALIGNMENT, Plan};
@@ -256,22 +256,28 @@ impl Model {
         4 * self.recordings.iter().map(|r| r.plan.end()).fold(self.state_end, usize::max)
     }
 
+    /// The network from images to logits, for a mode and batch size.
+    pub(crate) fn record(&self, mode: Mode, batch: usize) -> Result<(Graph, NodeId, NodeId)> {
+        let mut graph = Graph::new(mode, self.parameters.clone());
+        let images = graph.input("images", batch_shape(self.image, batch));
+        let logits = self.network.record(&mut graph, images, self.classes)?;
+        if graph.parameters() != &self.parameters {
+            return Err(Error::shape("network", format!("{} records other parameters each time", self.network.name())));
+        }
+        Ok((graph, images, logits))
+    }
+
     fn recording(&mut self, mode: Mode, batch: usize) -> Result<&Recording> {
         if let Some(at) = self.recordings.iter().position(|r| r.mode == mode && r.batch == batch) {
             return Ok(&self.recordings[at]);
         }
-        let mut graph = Graph::new(mode, self.parameters.clone());
-        let images = graph.input("images", batch_shape(self.image, batch));
-        let logits = self.network.record(&mut graph, images, self.classes)?;
+        let (mut graph, images, logits) = self.record(mode, batch)?;
         let loss = if mode == Mode::Train {
             let targets = graph.input("targets", Shape::features(batch, self.classes));
             Some((targets, graph.softmax_cross_entropy("loss", logits, targets)?))
         } else {
             None
         };
-        if graph.parameters() != &self.parameters {
-            return Err(Error::shape("network", format!("{} records other parameters each time", self.network.name())));
-        }
         let plan =
             Plan::new(graph, &self.slots, loss.map(|(_, l)| l), &[logits], self.backend.as_ref(), self.state_end);
         self.recordings.push(Recording {

@@ -89,6 +89,14 @@ Examples:
   cigl predict runs/fashion-mini-cigl-0.9-s0 shoe.png shirt.png
   cigl predict runs/mine/checkpoint/model.safetensors a.jpg b.jpg --out predictions.csv";
 
+/// Examples of `export`.
+pub(super) const EXPORT_EXAMPLES: &str = "\
+Examples:
+  cigl export runs/mine --out mine.safetensors
+  cigl export runs/mine --format sparse --out mine.sparse.safetensors
+  cigl export runs/mine --format onnx --out mine.onnx
+  cigl export runs/mine/checkpoint/model.safetensors --names cigl --out copy.safetensors";
+
 /// Examples of `bench`.
 pub(super) const BENCH_EXAMPLES: &str = "\
 Examples:

@@ -4,6 +4,7 @@ pub mod args;
 mod bench;
 mod calibrate;
 mod eval;
+mod export;
 mod help;
 mod info;
 mod kernels;
@@ -34,6 +35,7 @@ pub fn main() -> ExitCode {
         Command::Predict(args) => predict::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Reproduce(args) => reproduce::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Bench(args) => bench::run(&args),
     });

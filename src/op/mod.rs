@@ -19,6 +19,7 @@ pub(crate) use dropout::Dropout;
 pub(crate) use loss::SoftmaxCrossEntropy;
 pub(crate) use pool::{AveragePool, MaxPool};
 
+use std::any::Any;
 use std::fmt::Debug;
 
 use crate::backend::{Backend, Conv, Map, Sink, Span, Weight};
@@ -44,8 +45,8 @@ pub(crate) enum Demand {
     Backends,
 }
 
-/// One kind of node.
-pub(crate) trait Op: Debug + Send + Sync {
+/// One kind of node. Which one it is can be asked for as of any [`Any`], by whoever writes a graph in another language.
+pub(crate) trait Op: Any + Debug + Send + Sync {
     /// The op's name in plans and messages.
     fn name(&self) -> &'static str;
 

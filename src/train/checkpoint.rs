@@ -9,6 +9,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 use super::evolution::Evolution;
+use super::masked_weight::Form;
 use super::start;
 use super::trained::About;
 use super::trainer::{EpochSums, Trainer};
@@ -17,11 +18,6 @@ use crate::bitmask::BitMask;
 use crate::error::{Error, Result};
 use crate::graph::ParameterId;
 use crate::model::Model;
-
-/// The name of a weight's mask.
-pub fn mask_name(weight: &str) -> String {
-    format!("{weight}.mask")
-}
 
 /// The ending of the names under which files are written before they get their own.
 const TEMPORARY: &str = ".cigl-tmp";
@@ -57,13 +53,13 @@ pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
 
 /// Named tensors to be written.
 #[derive(Default)]
-pub(super) struct Tensors {
+pub(crate) struct Tensors {
     /// name -> (dtype, shape, bytes)
     all: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>,
 }
 
 impl Tensors {
-    pub(super) fn floats(&mut self, name: String, dims: &[usize], values: &[f32]) {
+    pub(crate) fn floats(&mut self, name: String, dims: &[usize], values: &[f32]) {
         let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
         self.all.insert(name, (Dtype::F32, dims.into(), bytes));
     }
@@ -72,20 +68,24 @@ impl Tensors {
         self.all.insert(name, (Dtype::U8, dims.into(), values));
     }
 
-    /// The file: 8 bytes of header length, the header as JSON, the tensors, floats first so that they are aligned.
+    /// Adds an I64 scalar.
+    pub(crate) fn integer(&mut self, name: String, value: i64) {
+        self.all.insert(name, (Dtype::I64, vec![], value.to_le_bytes().into()));
+    }
+
+    /// The file: 8 bytes of header length, the header as JSON, the tensors, the widest first so that all are aligned.
     ///
     /// Not by the crate's own writer, whose metadata comes in the random order of a hash map: equal tensors should be equal
     /// files. One checksum is of everything after the header, one of the state; a damaged name or shape is found for what it is.
-    pub(super) fn to_file(&self, state: &str) -> Vec<u8> {
+    pub(crate) fn to_file(&self, state: &str) -> Vec<u8> {
         let mut order: Vec<_> = self.all.iter().collect();
-        order.sort_by_key(|(_, (dtype, _, _))| *dtype == Dtype::U8);
+        order.sort_by_key(|(_, (dtype, _, _))| std::cmp::Reverse(*dtype));
         let mut data = Vec::new();
         let mut header = serde_json::Map::new();
         header.insert("__metadata__".into(), serde_json::Value::Null);
         for (name, (dtype, shape, bytes)) in order {
             let offsets = [data.len(), data.len() + bytes.len()];
             data.extend_from_slice(bytes);
-            let dtype = if *dtype == Dtype::U8 { "U8" } else { "F32" };
             header.insert(name.clone(), serde_json::json!({"dtype": dtype, "shape": shape, "data_offsets": offsets}));
         }
         header["__metadata__"] = serde_json::json!({
@@ -169,13 +169,9 @@ impl TensorFile {
         self.find(name, Dtype::U8, dims)
     }
 
-    /// A U8 tensor of that name and shape that holds only 0 and 1.
-    pub fn mask(&self, name: &str, dims: &[usize]) -> Result<&[u8]> {
-        let bytes = self.bytes(name, dims)?;
-        match bytes.iter().find(|&&b| b > 1) {
-            Some(bad) => Err(Error::file(&self.path, format!("mask {name} holds {bad}, expected 0 and 1"))),
-            None => Ok(bytes),
-        }
+    /// That the file is wrong in this way.
+    pub(super) fn error(&self, detail: String) -> Error {
+        Error::file(&self.path, detail)
     }
 
     fn find(&self, name: &str, dtype: Dtype, dims: &[usize]) -> Result<&[u8]> {
@@ -210,26 +206,28 @@ struct State {
     epoch_sums: EpochSums,
 }
 
-fn add_parameters(model: &mut Model, tensors: &mut Tensors) -> Result<()> {
+fn add_parameters(model: &mut Model, tensors: &mut Tensors, form: Form) -> Result<()> {
     for (id, p) in model.parameters().clone().iter() {
         let span = model.value(id);
-        tensors.floats(p.name.clone(), &p.dims, &model.read(id, span)?);
-        if let Some(weight) = model.weight(id) {
-            tensors.bytes(mask_name(&p.name), &p.dims, model.read_mask(id, weight)?);
+        let values = model.read(id, span)?;
+        match model.weight(id) {
+            Some(weight) => tensors.weight(&p.name, &p.dims, &values, model.read_mask(id, weight)?, form),
+            None => tensors.floats(p.name.clone(), &p.dims, &values),
         }
     }
     Ok(())
 }
 
-/// Writes a result: every parameter and statistic under its name, every mask as `NAME.mask`.
-pub fn save_model(model: &mut Model, about: &About, path: &Path) -> Result<()> {
+/// Writes a result: every parameter and statistic under its name, the masked weights in the given form.
+pub fn save_model(model: &mut Model, about: &About, form: Form, path: &Path) -> Result<()> {
     let mut tensors = Tensors::default();
-    add_parameters(model, &mut tensors)?;
-    write_atomically(path, &tensors.to_file(&to_json(about, path)?))
+    add_parameters(model, &mut tensors, form)?;
+    write_atomically(path, &tensors.to_file(&to_json(about)?))
 }
 
-fn to_json(value: &impl Serialize, path: &Path) -> Result<String> {
-    serde_json::to_string(value).map_err(|e| Error::file_because(path, "its metadata cannot be written", e))
+/// Metadata as JSON.
+pub(crate) fn to_json(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| Error::Usage(format!("the file's metadata cannot be written: {e}")))
 }
 
 /// The tensors of one parameter beside its value, by suffix.
@@ -287,7 +285,7 @@ fn read_evolution(trainer: &mut Trainer, file: &TensorFile) -> Result<()> {
 /// All of it is f32 in whatever precision the run stores its activations: the file can be read in any.
 pub fn save(trainer: &mut Trainer, seconds: f64, path: &Path) -> Result<()> {
     let mut tensors = Tensors::default();
-    add_parameters(&mut trainer.model, &mut tensors)?;
+    add_parameters(&mut trainer.model, &mut tensors, Form::Dense)?;
     for (id, name, span) in moments(trainer) {
         let values = trainer.model.read(id, span)?;
         let dims = trainer.model.parameters()[id].dims.clone();
@@ -295,7 +293,7 @@ pub fn save(trainer: &mut Trainer, seconds: f64, path: &Path) -> Result<()> {
     }
     add_evolution(trainer, &mut tensors)?;
     let state = State { step: trainer.step, seconds, averaged: trainer.averaged, epoch_sums: trainer.epoch_sums };
-    write_atomically(path, &tensors.to_file(&to_json(&state, path)?))
+    write_atomically(path, &tensors.to_file(&to_json(&state)?))
 }
 
 /// Puts a run back to where [`save`] saw it; returns the seconds of training until then.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::snapshot;
+use super::start;
 use crate::backend::{Draw, Effective, Extent, StepState};
 use crate::calibration::{self, Evaluation, Metrics, Options, Scores, softmax, temperature};
 use crate::config::{Config, Rescale};
@@ -100,7 +100,7 @@ impl Predictor<'_> {
         if !self.snapshots.is_empty() {
             let passes = self.snapshots.len();
             return mean(passes, model.classes(), |pass| {
-                snapshot::load(model, &self.snapshots[pass])?;
+                start::load_model(model, &self.snapshots[pass])?;
                 logits(model, set, batch, seen)
             });
         }

@@ -7,6 +7,7 @@ pub mod checkpoint;
 pub mod evaluate;
 pub mod evolution;
 mod mask_update;
+pub mod masked_weight;
 pub mod run;
 pub mod run_folder;
 pub mod schedule;

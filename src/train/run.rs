@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::checkpoint;
 use super::evaluate::{Measured, Predictor};
+use super::masked_weight::Form;
 use super::run_folder::{Progress, RunFolder};
 use super::schedule::Timetable;
 use super::snapshot;
@@ -113,7 +114,7 @@ fn work(
     let temperature = measured.temperature.as_ref().map(|(t, _)| *t);
     let about = About { temperature, snapshots, ..About::new(config, &splits.train, trainer.model().classes()) };
     interrupted(around)?;
-    checkpoint::save_model(trainer.model(), &about, &folder.model())?;
+    checkpoint::save_model(trainer.model(), &about, Form::Dense, &folder.model())?;
     let summary = summarise(trainer, config, splits, device, seconds, &measured)?;
     draw(config, folder, &summary, &measured.test)?;
     let text = serde_json::to_string_pretty(&summary)

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::checkpoint::{TensorFile, mask_name};
+use super::checkpoint::TensorFile;
 use super::run_folder::RunFolder;
 use crate::bitmask::BitMask;
 use crate::config::{Config, MaskUpdates};
@@ -97,14 +97,14 @@ fn read_start(model: &mut Model, path: &Path) -> Result<()> {
     read_parameters(model, &file)?;
     let mut known: Vec<String> = vec![];
     for (id, p) in model.parameters().clone().iter() {
-        known.push(p.name.clone());
-        if let Some(weight) = model.weight(id) {
-            let name = mask_name(&p.name);
-            if file.has(&name) {
-                model.write_mask(id, weight, file.mask(&name, &p.dims)?)?;
-            }
-            known.push(name);
+        let Some(weight) = model.weight(id) else {
+            known.push(p.name.clone());
+            continue;
+        };
+        if let Some(mask) = file.mask(&p.name, &p.dims)? {
+            model.write_mask(id, weight, &mask)?;
         }
+        known.extend(file.weight_names(&p.name));
     }
     file.only(&known)
 }
@@ -112,8 +112,11 @@ fn read_start(model: &mut Model, path: &Path) -> Result<()> {
 /// Reads all parameters and statistics by name.
 pub(super) fn read_parameters(model: &mut Model, file: &TensorFile) -> Result<()> {
     for (id, p) in model.parameters().clone().iter() {
-        let values = file.floats(&p.name, &p.dims)?;
         let span = model.value(id);
+        let values = match model.weight(id) {
+            Some(_) => file.weight(&p.name, &p.dims)?,
+            None => file.floats(&p.name, &p.dims)?,
+        };
         model.write(id, span, &values)?;
     }
     Ok(())
@@ -123,13 +126,15 @@ pub(super) fn read_parameters(model: &mut Model, file: &TensorFile) -> Result<()
 pub(super) fn read_masks(model: &mut Model, file: &TensorFile) -> Result<()> {
     for (id, p) in model.parameters().clone().iter() {
         if let Some(weight) = model.weight(id) {
-            model.write_mask(id, weight, file.mask(&mask_name(&p.name), &p.dims)?)?;
+            let mask = file.mask(&p.name, &p.dims)?;
+            let mask = mask.ok_or_else(|| file.error(format!("has no tensor {}.mask, nor {0}.bits", p.name)))?;
+            model.write_mask(id, weight, &mask)?;
         }
     }
     Ok(())
 }
 
-/// Loads a result: parameters, statistics and masks of `path`.
+/// Loads a result: parameters, statistics and masks of `path`, in either form of masked weights.
 pub fn load_model(model: &mut Model, path: &Path) -> Result<()> {
     let file = TensorFile::read(path)?;
     model.reserve()?;

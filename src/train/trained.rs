@@ -165,6 +165,11 @@ impl Trained {
         Err(Error::Usage(format!("a run of {} {detail}", self.config.method)))
     }
 
+    /// The network with its masks.
+    pub(crate) fn model(&mut self) -> &mut Model {
+        &mut self.model
+    }
+
     fn check(&self, set: &Dataset) -> Result<()> {
         let (shape, expected) = (set.shape(), self.image());
         if shape != expected {

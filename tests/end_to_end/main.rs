@@ -9,6 +9,7 @@ mod determinism;
 mod divergence;
 mod errors;
 mod evolution;
+mod export;
 mod keys;
 mod methods;
 mod output;

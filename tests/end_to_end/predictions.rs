@@ -9,7 +9,7 @@ use crate::program::{cigl, succeed, trained};
 use crate::run_files::summary;
 
 /// An array of an `.npz` file, as f64, with its shape.
-fn array(file: &Path, name: &str) -> (Vec<u64>, Vec<f64>) {
+pub(crate) fn array(file: &Path, name: &str) -> (Vec<u64>, Vec<f64>) {
     let mut npz = npyz::npz::NpzArchive::open(file).unwrap();
     let array = npz.by_name(name).unwrap().unwrap_or_else(|| panic!("{} has no {name}", file.display()));
     let shape = array.shape().to_vec();

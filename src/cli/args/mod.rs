@@ -1,9 +1,11 @@
 //! What can be typed, and the configurations that follow from it.
 
 mod calibrate;
+mod export;
 mod reproduce;
 
 pub use calibrate::{BinScheme, CalibrateArgs, Recalibration, ScoreKind};
+pub use export::{ExportArgs, ExportFormat, Names};
 pub use reproduce::{Emit, ReproduceArgs};
 
 use crate::backend::Precision;
@@ -63,6 +65,12 @@ pub enum Command {
     /// written beside the run folders, as Markdown, CSV, SVG, PNG and one HTML report.
     #[command(after_help = help::REPRODUCE_EXAMPLES, after_long_help = help::reproduce())]
     Reproduce(Box<ReproduceArgs>),
+    /// Write a trained network for other programs.
+    ///
+    /// safetensors that torchvision's networks load, a sparse file of mask bits and values that this program loads back to the
+    /// last bit, or an ONNX model.
+    #[command(after_help = help::EXPORT_EXAMPLES)]
+    Export(ExportArgs),
     /// Say what this program and a preset consist of, without training.
     ///
     /// Prints the device, threads and instruction sets in use and, for a preset, parameters, densities by layer, costs
@@ -567,6 +575,9 @@ mod tests {
             ("cigl predict model.safetensors", "IMAGES"),
             ("cigl predict model.safetensors a.png --out a.txt", ".csv or .npz"),
             ("cigl info --plan", "--preset"),
+            ("cigl export run", "--out"),
+            ("cigl export run --out a --format onx", "onnx"),
+            ("cigl export run --out a --names pytorch", "torchvision"),
             ("cigl bench", "<WHAT>"),
             ("cigl bench stp", "step"),
             ("cigl bench step --method rgl", "rigl"),
@@ -597,7 +608,7 @@ mod tests {
     #[test]
     fn every_example_of_the_help_is_understood() {
         let mut examples = 0;
-        for command in ["", "train", "eval", "predict", "calibrate", "reproduce", "info", "bench"] {
+        for command in ["", "train", "eval", "predict", "calibrate", "export", "reproduce", "info", "bench"] {
             let help = parse(&format!("cigl {command} --help")).unwrap_err();
             assert_eq!(help.exit_code(), 0);
             let help = help.to_string();
