@@ -16,5 +16,6 @@ pub mod start;
 pub mod summary;
 pub mod trained;
 pub mod trainer;
+pub mod variational;
 
 pub use trainer::Trainer;

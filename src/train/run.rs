@@ -16,6 +16,7 @@ use super::start;
 use super::summary::{Outcome, Summary, costs};
 use super::trained::About;
 use super::trainer::{StepReport, Trainer};
+use super::variational::divergence;
 use crate::backend::Backend;
 use crate::calibration::Evaluation;
 use crate::config::Config;
@@ -223,9 +224,10 @@ fn train(
         (around.watch)(Event::Step(&report));
         *seconds = before + sitting.elapsed().as_secs_f64();
         if let Some(means) = report.epoch_end {
+            let kl = divergence(trainer.config, &mut trainer.model)?;
             log.append(&json!({
                 "step": report.step, "epoch": report.epoch,
-                "epoch_loss": means.loss, "epoch_accuracy": means.accuracy, "seconds": *seconds,
+                "epoch_loss": means.loss, "epoch_accuracy": means.accuracy, "kl": kl, "seconds": *seconds,
             }))?;
         }
         signal = around.signal.load(Ordering::Relaxed);

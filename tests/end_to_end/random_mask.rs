@@ -109,3 +109,19 @@ fn the_official_semantics_follow_the_reference() {
     }
     assert!(leaking > 50 && reference.stale > 0, "{leaking} leaks, {} stale values came back", reference.stale);
 }
+
+// method.md section 9: sum over layers of p_l / 2 |U_l|^2 + 1/2 |u_l|^2, U_l the masked weights and u_l the biases.
+#[test]
+fn the_divergence_of_the_weights_is_logged_at_every_epochs_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = ["random_mask.keep=0.9", "random_mask.keep.fc.weight=0.5", "train.steps=40"];
+    let run = trained(folder.path(), "run", "cigl", &settings);
+    let end = Tensors::read(&run.join("checkpoint/last.safetensors"));
+    let square = |name: &str| end.floats(name).iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
+    let convolutions: f64 = (1..=5).map(|layer| square(&format!("conv{layer}.weight"))).sum();
+    let expected = 0.45 * convolutions + 0.25 * square("fc.weight") + 0.5 * square("fc.bias");
+    let log = log(&run);
+    let logged: Vec<f64> = log.iter().filter_map(|point| point["kl"].as_f64()).collect();
+    assert_eq!(logged.len(), 4, "one an epoch");
+    assert!((logged[3] / expected - 1.0).abs() < 1e-12, "{} is logged, the sum is {expected}", logged[3]);
+}
