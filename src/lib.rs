@@ -40,9 +40,9 @@
 //! | module | what is in it |
 //! |---|---|
 //! | [`cli`] | the program: what can be typed, and one file a subcommand |
+//! | [`export`] | a trained network as other programs read it: torchvision, ONNX, sparse files |
 //! | [`train`] | the loop, mask updates, averaging, evaluation, checkpoints, run folders |
 //! | [`report`] | tables and plots |
-//! | [`export`] | a trained network as other programs read it: torchvision, ONNX, sparse files |
 //! | [`config`] | an experiment as data: presets, files, keys |
 //! | [`data`] | the embedded sets, IDX, CIFAR, image folders; splits, augmentation, batches |
 //! | [`calibration`] | metrics, reliability, intervals, recalibration, files of predictions: needs no network |
