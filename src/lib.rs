@@ -41,9 +41,9 @@
 //! |---|---|
 //! | [`cli`] | the program: what can be typed, and one file a subcommand |
 //! | [`reproduce`] | the paper's experiments: trainings, tables, figures |
+//! | [`export`] | a trained network as other programs read it: torchvision, ONNX, sparse files |
 //! | [`train`] | the loop, mask updates, averaging, evaluation, checkpoints, run folders |
 //! | [`report`] | tables, plots, pages |
-//! | [`export`] | a trained network as other programs read it: torchvision, ONNX, sparse files |
 //! | [`config`] | an experiment as data: presets, files, keys |
 //! | [`data`] | the embedded sets, IDX, CIFAR, image folders; splits, augmentation, batches |
 //! | [`calibration`] | metrics, reliability, intervals, recalibration, files of predictions: needs no network |

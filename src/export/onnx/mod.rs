@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Mode, Node, ParameterId};
 use crate::model::Model;
 use crate::op::{Add, AddBias, AveragePool, BatchNormalise, Convolve, Flatten, MaxPool, Relu};
+use crate::train::checkpoint::to_json;
 use crate::train::trained::About;
 
 /// The version of ONNX's operators in use.
@@ -81,9 +82,9 @@ fn metadata(model: &mut Model, about: &About) -> Result<Vec<Entry>> {
     let mut entries = vec![
         ("input", "(pixel_scale * pixel - mean[channel]) / std[channel]".into()),
         ("pixel_scale", how.scale.to_string()),
-        ("mean", serde_json::json!(how.mean).to_string()),
-        ("std", serde_json::json!(how.std).to_string()),
-        ("class_names", serde_json::json!(about.class_names).to_string()),
+        ("mean", to_json(&how.mean)?),
+        ("std", to_json(&how.std)?),
+        ("class_names", to_json(&about.class_names)?),
         ("sparsity", (1.0 - model.density()?).to_string()),
     ];
     if let Some(temperature) = about.temperature {
@@ -151,17 +152,18 @@ impl Writer<'_> {
         Ok(y)
     }
 
-    /// Adds an operation; returns its result's name.
+    /// Adds an operation; returns its result's name, which is not the operation's: some runtimes keep both in one table.
     fn push(&mut self, op_type: &str, inputs: &[&str], attribute: Vec<Attribute>) -> String {
         let name = format!("{}/{}/{op_type}", self.at, self.layer);
+        let result = format!("{name}_output_0");
         self.graph.node.push(message::Node {
             input: inputs.iter().map(|&input| input.into()).collect(),
-            output: vec![name.clone()],
-            name: name.clone(),
+            output: vec![result.clone()],
+            name,
             op_type: op_type.into(),
             attribute,
         });
-        name
+        result
     }
 
     fn weight(&mut self, id: ParameterId) -> Result<String> {
