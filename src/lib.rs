@@ -40,6 +40,7 @@
 //! | module | what is in it |
 //! |---|---|
 //! | [`cli`] | the program: what can be typed, and one file a subcommand |
+//! | [`runs`] | run folders read back: found, grouped over seeds, shown on a page |
 //! | [`train`] | the loop, mask updates, averaging, evaluation, checkpoints, run folders |
 //! | [`report`] | tables, plots, pages |
 //! | [`config`] | an experiment as data: presets, files, keys |
@@ -75,6 +76,7 @@ mod op;
 pub mod plan;
 pub mod report;
 pub mod rng;
+pub mod runs;
 pub mod shape;
 pub mod sparse;
 pub mod train;

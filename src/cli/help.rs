@@ -88,6 +88,12 @@ Examples:
   cigl predict runs/fashion-mini-cigl-0.9-s0 shoe.png shirt.png
   cigl predict runs/mine/checkpoint/model.safetensors a.jpg b.jpg --out predictions.csv";
 
+/// Examples of `report`.
+pub(super) const REPORT_EXAMPLES: &str = "\
+Examples:
+  cigl report runs
+  cigl report runs/digits-rigl-0.9-s0 runs/digits-cigl-0.9-s0 --out comparison.html";
+
 /// Examples of `bench`.
 pub(super) const BENCH_EXAMPLES: &str = "\
 Examples:

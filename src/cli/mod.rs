@@ -13,6 +13,7 @@ mod output;
 mod predict;
 mod predictions;
 mod progress;
+mod report;
 mod train;
 
 use std::process::ExitCode;
@@ -33,6 +34,7 @@ pub fn main() -> ExitCode {
         Command::Predict(args) => predict::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Info(args) => info::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Bench(args) => bench::run(&args),
     });
     let Err(error) = result else { return ExitCode::SUCCESS };

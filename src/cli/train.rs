@@ -41,7 +41,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
     let mut results: Vec<(Summary, Option<Evaluation>)> = Vec::new();
     for (config, folder) in &runs.all {
         if folder.progress() == run_folder::Progress::Finished {
-            results.push((read_summary(folder)?, None));
+            results.push((Summary::read(folder)?, None));
             continue;
         }
         progress.of(&format!("{} s{}", config.method, config.seed));
@@ -160,12 +160,6 @@ pub(super) fn load(config: &Config) -> Result<Splits> {
     set.split(config.limits())
 }
 
-fn read_summary(folder: &RunFolder) -> Result<Summary> {
-    let path = folder.summary();
-    let text = std::fs::read_to_string(&path).map_err(|e| Error::file_because(&path, "could not be read", e))?;
-    serde_json::from_str(&text).map_err(|e| Error::file_because(&path, "is not a run's summary", e))
-}
-
 fn report(args: &TrainArgs, runs: &Runs, results: &[(Summary, Option<Evaluation>)]) -> Result<()> {
     let names = row_names(results);
     let comparison = compare(runs, &names, results)?;
@@ -206,22 +200,13 @@ fn report(args: &TrainArgs, runs: &Runs, results: &[(Summary, Option<Evaluation>
     print(format_args!("plots {}.png", plots.display()))
 }
 
-/// The name of each result's row: the method, with data set, network and sparsity where the results differ in them.
-/// Results of equal names differ in the seed at most.
+/// The name of each result's row. Results of equal names differ in the seed at most.
 fn row_names(results: &[(Summary, Option<Evaluation>)]) -> Vec<String> {
-    let parts = |summary: &Summary| {
-        // Rounded, for 100 times 0.07 is not 7.
-        let percent = (1e8 * summary.sparsity_target).round() / 1e6;
-        [summary.dataset.clone(), summary.network.clone(), summary.method.name().into(), format!("{percent} %")]
+    let parts = |(summary, _): &(Summary, _)| {
+        let sparsity = format!("{} %", summary::percent(summary.sparsity_target));
+        [summary.dataset.clone(), summary.network.clone(), summary.method.name().into(), sparsity]
     };
-    let all: Vec<[String; 4]> = results.iter().map(|(summary, _)| parts(summary)).collect();
-    const METHOD: usize = 2;
-    let said = |part: usize| part == METHOD || all.iter().any(|parts| parts[part] != all[0][part]);
-    let name = |parts: &[String; 4]| {
-        let parts: Vec<&str> = (0..4).filter(|&part| said(part)).map(|part| parts[part].as_str()).collect();
-        parts.join(" ")
-    };
-    all.iter().map(name).collect()
+    summary::row_names(&results.iter().map(parts).collect::<Vec<_>>())
 }
 
 /// The reliability diagrams of several rows side by side, of the first seed of each.

@@ -3,11 +3,12 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::run_folder::RunFolder;
 use super::schedule::Timetable;
 use super::start;
-use crate::Result;
 use crate::calibration::{Evaluation, Metrics};
 use crate::config::{Config, MaskUpdates, Method};
+use crate::error::{Error, Result};
 use crate::graph::{Graph, Mode, Parameters};
 use crate::model::Model;
 use crate::nn::{self, NetworkOptions};
@@ -126,6 +127,18 @@ pub struct Summary {
     /// On the validation images, where there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub val: Option<Metrics>,
+}
+
+impl Summary {
+    /// Reads `summary.json` of a finished run.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is no summary.
+    pub fn read(folder: &RunFolder) -> Result<Self> {
+        let path = folder.summary();
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::file_because(&path, "could not be read", e))?;
+        serde_json::from_str(&text).map_err(|e| Error::file_because(&path, "is not a run's summary", e))
+    }
 }
 
 /// A finished run in memory: its summary and the evaluations behind it.

@@ -1,8 +1,10 @@
 //! What can be typed, and the configurations that follow from it.
 
 mod calibrate;
+mod report;
 
 pub use calibrate::{BinScheme, CalibrateArgs, Recalibration, ScoreKind};
+pub use report::ReportArgs;
 
 use crate::backend::Precision;
 use crate::cli::help;
@@ -60,6 +62,12 @@ pub enum Command {
     /// relative to dense training, mask updates, snapshots and memory.
     #[command(after_help = help::INFO_EXAMPLES, after_long_help = help::info())]
     Info(InfoArgs),
+    /// Show run folders on one self-contained HTML page.
+    ///
+    /// Takes run folders, or folders that hold some at any depth, and writes a page with a table of all runs, curves over sparsity,
+    /// and for each run its metrics, its plots and its configuration. It opens offline, needs no other file and prints well.
+    #[command(after_help = help::REPORT_EXAMPLES)]
+    Report(ReportArgs),
     /// Measure how fast this machine trains.
     ///
     /// `step` times whole training steps (augmentation, masks, forward, backward, optimiser) of a preset's network and of the
@@ -552,6 +560,8 @@ mod tests {
             ("cigl predict model.safetensors", "IMAGES"),
             ("cigl predict model.safetensors a.png --out a.txt", ".csv or .npz"),
             ("cigl info --plan", "--preset"),
+            ("cigl report", "<DIR>"),
+            ("cigl report runs --out a.pdf", ".html"),
             ("cigl bench", "<WHAT>"),
             ("cigl bench stp", "step"),
             ("cigl bench step --method rgl", "rigl"),
@@ -582,7 +592,7 @@ mod tests {
     #[test]
     fn every_example_of_the_help_is_understood() {
         let mut examples = 0;
-        for command in ["", "train", "eval", "predict", "calibrate", "info", "bench"] {
+        for command in ["", "train", "eval", "predict", "calibrate", "info", "report", "bench"] {
             let help = parse(&format!("cigl {command} --help")).unwrap_err();
             assert_eq!(help.exit_code(), 0);
             let help = help.to_string();
