@@ -156,7 +156,8 @@ fn figures(groups: &[Group]) -> Vec<Part> {
             groups.iter().filter(|group| (&*group.dataset, &*group.network) == (dataset, network)).collect();
         let accuracy = panel("accuracy (%)", &here, |metrics| (metrics.accuracy, metrics.intervals.accuracy_ci95));
         let ece = panel("ECE, 15 bins (%)", &here, |metrics| (metrics.ece, metrics.intervals.ece_ci95));
-        if ece.series.iter().all(|series| series.points.len() < 2) {
+        let measured = |series: &Series| series.points.iter().filter(|point| point.mean.is_finite()).count();
+        if ece.series.iter().all(|series| measured(series) < 2) {
             continue;
         }
         let svg = plot::against_sparsity(&format!("{dataset}, {network}"), &[accuracy, ece]);
@@ -188,5 +189,6 @@ fn panel(name: &str, groups: &[&Group], of: impl Fn(&Metrics) -> (f64, Option<[f
             }
         }
     }
+    panel.series.retain(|series| series.points.iter().any(|point| point.mean.is_finite()));
     panel
 }

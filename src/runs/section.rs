@@ -25,7 +25,7 @@ pub fn run_section(folder: &RunFolder) -> Result<Part> {
 
 /// The same of a run that was read.
 pub(super) fn section(run: &Run) -> Result<Part> {
-    let mut parts = Vec::new();
+    let mut parts = vec![Part::Text(format!("Folder {}", run.folder.path().display()))];
     if let Some(lack) = run.lack() {
         parts.push(Part::Note(lack));
     }
@@ -43,8 +43,13 @@ pub(super) fn section(run: &Run) -> Result<Part> {
     let text = fs::read_to_string(&config).map_err(|e| Error::file_because(&config, "could not be read", e))?;
     parts.push(Part::Text("config.toml, which repeats the run with cigl train --config:".into()));
     parts.push(Part::Code(text));
-    let lack = run.lack().map_or(String::new(), |lack| format!(" ({lack})"));
-    Ok(Part::Details { summary: format!("{}{lack}", run.name()), parts })
+    let outcome = match run.summary() {
+        Some(Summary { test, .. }) => {
+            format!("accuracy {:.2} %, NLL {:.3}, ECE {:.4}", 100.0 * test.accuracy, test.nll, test.ece)
+        }
+        None => run.lack().unwrap_or_default(),
+    };
+    Ok(Part::Details { summary: format!("{}: {outcome}", run.name()), parts })
 }
 
 /// A sentence or two on where a run's numbers come from.

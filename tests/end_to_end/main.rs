@@ -14,6 +14,7 @@ mod output;
 mod predictions;
 mod program;
 mod random_mask;
+mod report;
 mod resume;
 mod run_files;
 mod softmax_regression;
