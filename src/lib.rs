@@ -41,6 +41,7 @@
 //! |---|---|
 //! | [`cli`] | the program: what can be typed, and one file a subcommand |
 //! | [`reproduce`] | the paper's experiments: trainings, tables, figures |
+//! | [`runs`] | run folders read back: found, grouped over seeds, shown on a page |
 //! | [`export`] | a trained network as other programs read it: torchvision, ONNX, sparse files |
 //! | [`train`] | the loop, mask updates, averaging, evaluation, checkpoints, run folders |
 //! | [`report`] | tables, plots, pages |
@@ -79,6 +80,7 @@ pub mod plan;
 pub mod report;
 pub mod reproduce;
 pub mod rng;
+pub mod runs;
 pub mod shape;
 pub mod sparse;
 pub mod train;

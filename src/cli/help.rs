@@ -97,6 +97,12 @@ Examples:
   cigl export runs/mine --format onnx --out mine.onnx
   cigl export runs/mine/checkpoint/model.safetensors --names cigl --out copy.safetensors";
 
+/// Examples of `report`.
+pub(super) const REPORT_EXAMPLES: &str = "\
+Examples:
+  cigl report runs
+  cigl report runs/digits-rigl-0.9-s0 runs/digits-cigl-0.9-s0 --out comparison.html";
+
 /// Examples of `bench`.
 pub(super) const BENCH_EXAMPLES: &str = "\
 Examples:

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::output::{print, tell};
 use crate::calibration::{Evaluation, Kind, Metrics, Recalibrator, recalibration};
 use crate::error::{Error, Result};
-use crate::report::table::Table;
+use crate::report::metrics;
 
 /// What was measured, and what it was before recalibration, if that was done.
 pub(super) struct Measured {
@@ -26,30 +26,8 @@ impl Measured {
 
     /// Prints a row for each metric: its value, its interval where there are some, and its bins.
     pub(super) fn print_table(&self) -> Result<()> {
-        let after = object(&self.evaluation, false)?;
-        let before = self.before.as_ref().map(|evaluation| object(evaluation, false)).transpose()?;
-        let intervals = self.evaluation.metrics.intervals.ci95_method.is_some();
-        let mut header = vec!["metric"];
-        header.extend(if before.is_some() { vec!["before", "after"] } else { vec!["value"] });
-        header.extend(intervals.then_some("95 % interval"));
-        header.push("bins");
-        let mut table = Table::new(header);
-        for (key, value) in &after {
-            let Some(cell) = number(key, value) else { continue };
-            let mut cells = vec![key.clone()];
-            if let Some(before) = &before {
-                cells.push(before.get(key).and_then(|value| number(key, value)).unwrap_or_default());
-            }
-            cells.push(cell);
-            if intervals {
-                let interval = after.get(&format!("{key}_ci95")).and_then(Value::as_array);
-                let ends = interval.and_then(|ends| Some((ends.first()?.as_f64()?, ends.get(1)?.as_f64()?)));
-                cells.push(ends.map_or(String::new(), |(from, to)| format!("{from:.4} to {to:.4}")));
-            }
-            cells.push(self.evaluation.metrics.binning.get(key).cloned().unwrap_or_default());
-            table.row(cells);
-        }
-        print(table)
+        let before = self.before.as_ref().map(|evaluation| &evaluation.metrics);
+        print(metrics::table(&self.evaluation.metrics, before)?)
     }
 
     /// Says on standard error what a number alone does not.
@@ -64,24 +42,15 @@ impl Measured {
 }
 
 fn object(evaluation: &Evaluation, bins: bool) -> Result<Map<String, Value>> {
-    let json = |e| Error::Resources(format!("the metrics cannot be written as JSON: {e}"));
-    let value = serde_json::to_value(&evaluation.metrics).map_err(json)?;
-    let Value::Object(mut all) = value else {
-        return Err(Error::Resources("the metrics cannot be written as JSON: not an object".into()));
-    };
+    let mut all = metrics::object(&evaluation.metrics)?;
     if bins {
-        all.insert("bins".into(), serde_json::to_value(&evaluation.reliability.bins).map_err(json)?);
+        let value = serde_json::to_value(&evaluation.reliability.bins);
+        all.insert(
+            "bins".into(),
+            value.map_err(|e| Error::Resources(format!("the bins cannot be written as JSON: {e}")))?,
+        );
     }
     Ok(all)
-}
-
-/// A metric as text: counts are whole, and only the NLL may be infinite, which JSON has as null. None for what is no number.
-fn number(key: &str, value: &Value) -> Option<String> {
-    match value.as_f64() {
-        Some(number) if matches!(key, "n" | "nll_infinite") => Some(format!("{number}")),
-        Some(number) => Some(format!("{number:.4}")),
-        None => (key == "nll" && value.is_null()).then(|| "infinite".into()),
-    }
 }
 
 /// As `--kind` has it.
@@ -108,25 +77,6 @@ pub(super) fn about_predictions(before: &Metrics, after: &Metrics, changed: u64)
         _ => {
             let (was, is) = (before.accuracy, after.accuracy);
             format!("{changed} of {} predictions changed: accuracy {was:.4} becomes {is:.4}", after.n)
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_counts_are_whole_and_a_missing_nll_is_infinite() {
-        for (key, value, text) in [
-            ("n", Value::from(200), Some("200")),
-            ("nll_infinite", Value::from(3), Some("3")),
-            ("nll", Value::from(2.0), Some("2.0000")),
-            ("accuracy", Value::from(1.0), Some("1.0000")),
-            ("nll", Value::Null, Some("infinite")),
-            ("binning", Value::Object(Map::new()), None),
-        ] {
-            assert_eq!(number(key, &value).as_deref(), text, "{key}");
         }
     }
 }

@@ -14,6 +14,7 @@ mod output;
 mod predict;
 mod predictions;
 mod progress;
+mod report;
 mod reproduce;
 mod train;
 
@@ -37,6 +38,7 @@ pub fn main() -> ExitCode {
         Command::Reproduce(args) => reproduce::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Info(args) => info::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Bench(args) => bench::run(&args),
     });
     let Err(error) = result else { return ExitCode::SUCCESS };

@@ -200,22 +200,13 @@ fn report(args: &TrainArgs, runs: &Runs, results: &[(Summary, Option<Evaluation>
     print(format_args!("plots {}.png", plots.display()))
 }
 
-/// The name of each result's row: the method, with data set, network and sparsity where the results differ in them.
-/// Results of equal names differ in the seed at most.
+/// The name of each result's row. Results of equal names differ in the seed at most.
 fn row_names(results: &[(Summary, Option<Evaluation>)]) -> Vec<String> {
-    let parts = |summary: &Summary| {
-        // Rounded, for 100 times 0.07 is not 7.
-        let percent = (1e8 * summary.sparsity_target).round() / 1e6;
-        [summary.dataset.clone(), summary.network.clone(), summary.method.name().into(), format!("{percent} %")]
+    let parts = |(summary, _): &(Summary, _)| {
+        let sparsity = format!("{} %", summary::percent(summary.sparsity_target));
+        [summary.dataset.clone(), summary.network.clone(), summary.method.name().into(), sparsity]
     };
-    let all: Vec<[String; 4]> = results.iter().map(|(summary, _)| parts(summary)).collect();
-    const METHOD: usize = 2;
-    let said = |part: usize| part == METHOD || all.iter().any(|parts| parts[part] != all[0][part]);
-    let name = |parts: &[String; 4]| {
-        let parts: Vec<&str> = (0..4).filter(|&part| said(part)).map(|part| parts[part].as_str()).collect();
-        parts.join(" ")
-    };
-    all.iter().map(name).collect()
+    summary::row_names(&results.iter().map(parts).collect::<Vec<_>>())
 }
 
 /// The reliability diagrams of several rows side by side, of the first seed of each.

@@ -123,23 +123,32 @@ fn paragraph(text: &str) -> String {
     format!("<p>{}</p>\n", escape(text))
 }
 
-/// Scrolled sideways where it is wider than the screen, also with the keyboard.
+/// Scrolled sideways where it is wider than the screen, also with the keyboard. Columns of words are left-aligned.
 fn table(caption: &str, table: &Table) -> String {
-    let short = if table.rows().len() <= SHORT { " short" } else { "" };
-    let header: String = table.header().iter().map(|name| format!("<th scope=\"col\">{}</th>", escape(name))).collect();
+    let short = if table.rows().len() <= SHORT { " class=\"short\"" } else { "" };
+    let words = |column: usize| !table.rows().iter().any(|row| is_number(&row[column]));
+    let class = |column: usize| if column > 0 && words(column) { " class=\"words\"" } else { "" };
+    let name = |(column, name): (usize, &String)| format!("<th scope=\"col\"{}>{}</th>", class(column), escape(name));
+    let header: String = table.header().iter().enumerate().map(name).collect();
     let row = |cells: &Vec<String>| {
         let cell = |(column, text): (usize, &String)| match column {
             0 => format!("<th scope=\"row\">{}</th>", escape(text)),
-            _ => format!("<td>{}</td>", escape(text)),
+            _ => format!("<td{}>{}</td>", class(column), escape(text)),
         };
         format!("<tr>{}</tr>\n", cells.iter().enumerate().map(cell).collect::<String>())
     };
     let rows: String = table.rows().iter().map(row).collect();
     let caption = escape(caption);
     format!(
-        "<div class=\"wide{short}\" role=\"region\" aria-label=\"{caption}\" tabindex=\"0\">\n<table>\n\
-         <caption>{caption}</caption>\n<thead>\n<tr>{header}</tr>\n</thead>\n<tbody>\n{rows}</tbody>\n</table>\n</div>\n"
+        "<figure{short}>\n<figcaption>{caption}</figcaption>\n\
+         <div class=\"wide\" role=\"region\" aria-label=\"{caption}\" tabindex=\"0\">\n<table>\n\
+         <thead>\n<tr>{header}</tr>\n</thead>\n<tbody>\n{rows}</tbody>\n</table>\n</div>\n</figure>\n"
     )
+}
+
+/// Whether a cell is a number, maybe with its deviation or interval.
+fn is_number(text: &str) -> bool {
+    text.trim_start_matches('-').starts_with(|c: char| c.is_ascii_digit())
 }
 
 /// The text with what HTML would read as markup written as character references: right in elements and in quoted attributes.
@@ -199,7 +208,7 @@ mod tests {
             "<h2>Numbers</h2>",
             "<p>Read them together.</p>",
             "<p class=\"note\">One run failed.</p>",
-            "<caption>calibration</caption>",
+            "<figcaption>calibration</figcaption>",
             "<tr><th scope=\"col\">method</th><th scope=\"col\">ECE</th></tr>",
             "<tr><th scope=\"row\">RigL</th><td>0.0624 ± 0.0026</td></tr>",
             "<tr><th scope=\"row\">CigL</th><td>0.0173</td></tr>",
@@ -211,6 +220,15 @@ mod tests {
         ] {
             assert_eq!(html.matches(words).count(), 1, "{words}");
         }
+    }
+
+    #[test]
+    fn columns_of_words_are_marked_and_those_of_numbers_are_not() {
+        let mut table = Table::new(["run", "state", "seed"]);
+        table.row(["a", "failed", "0"]).row(["b", "", "1 failed"]);
+        let html = Part::Table { caption: String::new(), table }.html();
+        assert!(html.contains("<th scope=\"col\" class=\"words\">state</th><th scope=\"col\">seed</th>"), "{html}");
+        assert!(html.contains("<td class=\"words\">failed</td><td>0</td>"), "{html}");
     }
 
     #[test]

@@ -59,6 +59,38 @@ pub fn deviation(values: &[f64]) -> Option<f64> {
     Some((squares / (values.len() - 1) as f64).sqrt())
 }
 
+/// Half the width of the 95 % interval of the mean of values that are independent and normal, as over seeds; None for fewer than two
+/// values. See [`half_width_of`].
+pub fn half_width(values: &[f64]) -> Option<f64> {
+    deviation(values).map(|sd| half_width_of(sd, values.len()))
+}
+
+/// Half the width of the 95 % interval of the mean of `n` > 1 values with standard deviation `sd`: t(97.5 %, n - 1) sd / sqrt(n) with
+/// Student's t.
+pub fn half_width_of(sd: f64, n: usize) -> f64 {
+    let freedom = n.saturating_sub(1).max(1);
+    // Beyond the table 1.96 + 2.4 / freedom is right to .002.
+    let t = T.get(freedom - 1).copied().unwrap_or(1.96 + 2.4 / freedom as f64);
+    t * sd / (n as f64).sqrt()
+}
+
+/// The 97.5 % quantiles of Student's t with 1 to 30 degrees of freedom.
+const T: [f64; 30] = [
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
+    2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+];
+
+/// The name of each row from its data set, network, method and sparsity: the method, and of the others those in which rows differ.
+pub fn row_names(rows: &[[String; 4]]) -> Vec<String> {
+    const METHOD: usize = 2;
+    let said = |part: usize| part == METHOD || rows.iter().any(|parts| parts[part] != rows[0][part]);
+    let name = |parts: &[String; 4]| {
+        let parts: Vec<&str> = (0..4).filter(|&part| said(part)).map(|part| parts[part].as_str()).collect();
+        parts.join(" ")
+    };
+    rows.iter().map(name).collect()
+}
+
 /// A fraction in percent with as many decimals as it has: `99.9` for .999.
 pub fn percent(fraction: f64) -> String {
     // Rounded, for 100 times 0.07 is not 7.
@@ -75,6 +107,25 @@ mod tests {
         assert_eq!(mean_and_sd(&[2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0], 3), "5.000 ± 2.138");
         assert_eq!(mean_and_sd(&[0.5], 2), "0.50");
         assert_eq!(mean_and_sd(&[], 2), "-");
+    }
+
+    // t(97.5 %, 7) = 2.365; 2.365 sqrt(32 / 7) / sqrt(8) = 1.788. Of 41 values with 40 degrees of freedom t is 2.021.
+    #[test]
+    fn intervals_are_students() {
+        let half = half_width(&[2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0]).unwrap();
+        assert!((half - 1.788).abs() < 1e-3, "{half}");
+        assert_eq!((half_width(&[]), half_width(&[0.5])), (None, None));
+        let values: Vec<f64> = (0..41).map(f64::from).collect();
+        let sd = (41.0f64 * 42.0 / 12.0).sqrt();
+        assert!((half_width(&values).unwrap() / (sd / 41.0f64.sqrt()) - 2.021).abs() < 2e-3);
+    }
+
+    #[test]
+    fn rows_are_named_by_their_method_and_by_what_differs() {
+        let row = |method: &str, sparsity: &str| ["digits", "mlp", method, sparsity].map(String::from);
+        assert_eq!(row_names(&[row("rigl", "90 %"), row("cigl", "90 %")]), ["rigl", "cigl"]);
+        assert_eq!(row_names(&[row("cigl", "90 %"), row("cigl", "95 %")]), ["cigl 90 %", "cigl 95 %"]);
+        assert_eq!((percent(0.07), percent(0.999), percent(0.0)), ("7".into(), "99.9".into(), "0".into()));
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The figures of an experiment.
 
 use super::experiment::{Figure, Measure};
-use super::results::{BlockResults, Cell, Results, half_width};
+use super::results::{BlockResults, Cell, Results};
 use crate::report::plot::{Panel, Point, Series, against_sparsity, bars, radar};
-use crate::report::summary::{deviation, mean};
+use crate::report::summary::{half_width, half_width_of, mean};
 
 /// A figure and what it shows.
 #[derive(Clone, Debug)]
@@ -57,11 +57,11 @@ fn panel(block: &BlockResults, measure: Measure) -> Panel {
         };
         let measured = points(&|cell| {
             let values = cell.values(measure);
-            Some((mean(&values)?, deviation(&values).map(|sd| half_width(sd, values.len()))))
+            Some((mean(&values)?, half_width(&values)))
         });
         let published = points(&|cell| {
             let published = cell.published(measure)?;
-            Some((published.mean, published.sd.map(|sd| half_width(sd, 3))))
+            Some((published.mean, published.sd.map(|sd| half_width_of(sd, 3))))
         });
         for (points, published) in [(measured, false), (published, true)] {
             if !points.is_empty() {

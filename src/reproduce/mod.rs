@@ -6,6 +6,7 @@
 
 mod experiment;
 mod figures;
+mod page;
 mod published;
 mod results;
 mod scale;
@@ -14,6 +15,7 @@ mod training;
 
 pub use experiment::{Block, Experiment, Figure, Measure, Row, Setting};
 pub use figures::{Drawing, figures};
+pub use page::page;
 pub use published::{Published, published};
 pub use results::{BlockResults, Cell, Line, Results, RowResults};
 pub use scale::Scale;

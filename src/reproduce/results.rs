@@ -210,26 +210,3 @@ impl Scores {
         }
     }
 }
-
-/// Half the 95 % confidence interval of the mean of so many values with standard deviation `sd`: Student's t.
-pub(super) fn half_width(sd: f64, values: usize) -> f64 {
-    // The 97.5 % quantiles of t with 1, 2, 3 ... degrees of freedom; beyond, within .005 of it.
-    const T: [f64; 10] = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228];
-    let t = T.get(values.saturating_sub(2)).copied().unwrap_or(1.96 + 2.6 / values.saturating_sub(1).max(1) as f64);
-    t * sd / (values as f64).sqrt()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    // Three seeds: the t quantile of two degrees of freedom is 4.303, so the interval is 2.484 standard deviations to either side.
-    #[test]
-    fn intervals_over_three_seeds_are_students() {
-        assert!((half_width(1.0, 3) - 4.303 / 3f64.sqrt()).abs() < 1e-12);
-        // Published quantiles for 15, 30 and 60 degrees of freedom.
-        for (values, t) in [(16, 2.131), (31, 2.042), (61, 2.000)] {
-            assert!((half_width(1.0, values) * (values as f64).sqrt() - t).abs() < 0.006, "{values}");
-        }
-    }
-}

@@ -191,7 +191,7 @@ impl Plan {
                 match (&state, remeasured(row, sparsity)) {
                     (State::Measured(_), true) => match read_remeasured(&folder, row)? {
                         Some(scores) => Ok(State::Measured(scores)),
-                        None => Ok(folder.failure().map_or(State::Unfinished, State::Failed)),
+                        None => Ok(folder.failure()?.map_or(State::Unfinished, State::Failed)),
                     },
                     _ => Ok(state),
                 }
@@ -265,7 +265,7 @@ fn file_name(row: Row) -> &'static str {
 }
 
 fn state(folder: &RunFolder) -> Result<State> {
-    match (folder.progress(), folder.failure()) {
+    match (folder.progress(), folder.failure()?) {
         (Progress::Finished, _) => Ok(State::Measured(Scores::of(&[Summary::read(folder)?.test]))),
         (_, Some(why)) => Ok(State::Failed(why)),
         (Progress::Unfinished, None) => Ok(State::Unfinished),

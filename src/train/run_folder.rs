@@ -167,11 +167,21 @@ impl RunFolder {
         }
     }
 
-    /// Why the last attempt to train failed, where it did.
-    pub fn failure(&self) -> Option<String> {
-        let text = fs::read_to_string(self.path.join(FAILURE)).ok()?;
-        let said: Value = serde_json::from_str(&text).ok()?;
-        said["error"].as_str().map(String::from)
+    /// Why the last attempt to train failed, where it did: one line.
+    ///
+    /// # Errors
+    /// A file that cannot be read or does not say.
+    pub fn failure(&self) -> Result<Option<String>> {
+        let path = self.path.join(FAILURE);
+        let text = match fs::read_to_string(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            text => text.map_err(|e| Error::file_because(&path, "could not be read", e))?,
+        };
+        let said: Option<Value> = serde_json::from_str(&text).ok();
+        match said.as_ref().and_then(|said| said["error"].as_str()) {
+            Some(why) => Ok(Some(why.into())),
+            None => Err(Error::file(&path, "does not say why a run failed, expected {\"error\": ...}")),
+        }
     }
 
     /// Notes why an attempt failed. Only for the holder of the lock.

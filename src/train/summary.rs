@@ -8,13 +8,13 @@ use super::schedule::Timetable;
 use super::start;
 use crate::calibration::{Evaluation, Metrics};
 use crate::config::{Config, MaskUpdates, Method};
+use crate::error::{Error, Result};
 use crate::graph::{Graph, Mode, Parameters};
 use crate::model::Model;
 use crate::nn::{self, NetworkOptions};
 use crate::shape::Shape;
 use crate::sparse::flops::{LayerCost, TrainingCost, inference_ratio, macs};
 use crate::sparse::schedule::PruningSchedule;
-use crate::{Error, Result};
 
 /// What can be said of a run without training it: `cigl info --preset P --json` prints it, `summary.json` begins with it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

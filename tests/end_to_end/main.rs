@@ -16,6 +16,7 @@ mod output;
 mod predictions;
 mod program;
 mod random_mask;
+mod report;
 mod reproduce;
 mod resume;
 mod run_files;

@@ -2,10 +2,12 @@
 
 mod calibrate;
 mod export;
+mod report;
 mod reproduce;
 
 pub use calibrate::{BinScheme, CalibrateArgs, Recalibration, ScoreKind};
 pub use export::{ExportArgs, ExportFormat, Names};
+pub use report::ReportArgs;
 pub use reproduce::{Emit, ReproduceArgs};
 
 use crate::backend::Precision;
@@ -77,6 +79,12 @@ pub enum Command {
     /// relative to dense training, mask updates, snapshots and memory.
     #[command(after_help = help::INFO_EXAMPLES, after_long_help = help::info())]
     Info(InfoArgs),
+    /// Show run folders on one self-contained HTML page.
+    ///
+    /// Takes run folders, or folders that hold some at any depth, and writes a page with a table of all runs, curves over sparsity,
+    /// and for each run its metrics, its plots and its configuration. It opens offline, needs no other file and prints well.
+    #[command(after_help = help::REPORT_EXAMPLES)]
+    Report(ReportArgs),
     /// Measure how fast this machine trains.
     ///
     /// `step` times whole training steps (augmentation, masks, forward, backward, optimiser) of a preset's network and of the
@@ -578,6 +586,8 @@ mod tests {
             ("cigl export run", "--out"),
             ("cigl export run --out a --format onx", "onnx"),
             ("cigl export run --out a --names pytorch", "torchvision"),
+            ("cigl report", "<DIR>"),
+            ("cigl report runs --out a.pdf", ".html"),
             ("cigl bench", "<WHAT>"),
             ("cigl bench stp", "step"),
             ("cigl bench step --method rgl", "rigl"),
@@ -608,7 +618,7 @@ mod tests {
     #[test]
     fn every_example_of_the_help_is_understood() {
         let mut examples = 0;
-        for command in ["", "train", "eval", "predict", "calibrate", "export", "reproduce", "info", "bench"] {
+        for command in ["", "train", "eval", "predict", "calibrate", "export", "reproduce", "info", "report", "bench"] {
             let help = parse(&format!("cigl {command} --help")).unwrap_err();
             assert_eq!(help.exit_code(), 0);
             let help = help.to_string();

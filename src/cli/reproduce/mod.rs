@@ -41,7 +41,7 @@ pub(super) fn run(args: &ReproduceArgs) -> Result<()> {
     let failed = work_off(&trainings)?;
     let results = experiments.iter().map(|&experiment| Results::read(&plan, experiment));
     let results = results.collect::<Result<Vec<_>>>()?;
-    report(args, &plan, &results)?;
+    report(args, &plan, &results, &all)?;
     match failed {
         0 => Ok(()),
         _ => {
@@ -169,8 +169,8 @@ fn about(plan: &Plan, results: &[Results]) -> Vec<String> {
     ]
 }
 
-/// Writes tables beside the runs and prints them.
-fn report(args: &ReproduceArgs, plan: &Plan, results: &[Results]) -> Result<()> {
+/// Writes tables, figures and the page beside the runs, and prints the tables.
+fn report(args: &ReproduceArgs, plan: &Plan, results: &[Results], trainings: &[Training]) -> Result<()> {
     let out = &plan.out;
     std::fs::create_dir_all(out).map_err(|e| Error::file_because(out, "could not be made", e))?;
     let about = about(plan, results);
@@ -182,6 +182,8 @@ fn report(args: &ReproduceArgs, plan: &Plan, results: &[Results]) -> Result<()> 
             run::save_picture(&out.join(&drawing.name), &drawing.svg)?;
         }
     }
+    let page = reproduce::page(results, trainings, &about)?;
+    write_atomically(&out.join("report.html"), page.html().as_bytes())?;
     if args.json {
         let lines: Vec<_> = results.iter().flat_map(Results::lines).collect();
         let value = serde_json::to_value(lines)
@@ -197,10 +199,7 @@ fn report(args: &ReproduceArgs, plan: &Plan, results: &[Results]) -> Result<()> 
         }
     }
     about.iter().try_for_each(print)?;
-    for (what, files) in [("tables", "EXPERIMENT.md, .csv"), ("figures", "EXPERIMENT-DATASET-NETWORK.svg, .png")] {
-        print(format_args!("{what:<8}{}", out.join(files).display()))?;
-    }
-    Ok(())
+    print(format_args!("tables, figures and runs: {}", out.join("report.html").display()))
 }
 
 /// A training's state in a word.

@@ -65,28 +65,29 @@ impl Panel {
 
     /// The ends of the axis: from 0, so that lengths compare, but for accuracies that lie close together.
     pub(super) fn range(&self) -> [f64; 2] {
-        let points = self.series.iter().flat_map(Series::values);
-        let ends = points.flat_map(|point| {
-            let half = point.half_width().unwrap_or(0.0);
-            [point.mean - half, point.mean + half]
-        });
-        let (low, high) =
-            ends.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), end| (low.min(end), high.max(end)));
-        if low > high {
+        let points: Vec<Point> = self.series.iter().flat_map(Series::values).collect();
+        let extent = |values: &mut dyn Iterator<Item = f64>| {
+            values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)))
+        };
+        let (least, most) = extent(&mut points.iter().map(|point| point.mean));
+        if least > most {
             return [0.0, 1.0];
         }
+        let half = |point: &Point| point.half_width().unwrap_or(0.0);
+        let (low, high) = extent(&mut points.iter().flat_map(|p| [p.mean - half(p), p.mean + half(p)]));
         let bottom = match low {
             _ if self.is_accuracy() && low > high / 3.0 => {
                 let step = round_step((high - low) / 4.0);
                 (1e6 * ((low - 0.1 * (high - low)) / step).floor() * step).round() / 1e6
             }
-            _ if low >= 0.0 => 0.0,
+            // Where no value is negative no interval is shown to be.
+            _ if least >= 0.0 => 0.0,
             _ => low - 0.05 * (high - low),
         };
         let top = high + 0.08 * (high - bottom).max(1e-3);
         // No accuracy is above 100 %.
-        let most = if self.is_accuracy() && high <= 100.0 { 100.0 } else { f64::INFINITY };
-        [bottom, top.min(most.max(bottom + 1e-3))]
+        let limit = if self.is_accuracy() && most <= 100.0 { 100.0 } else { f64::INFINITY };
+        [bottom, top.min(limit).max(bottom + 1e-3)]
     }
 
     /// The axis's name, which says where the axis starts if that is not 0.
@@ -156,6 +157,16 @@ mod tests {
         let [low, high] = panel.range();
         assert!(low == 0.0 && high > 5.0 && high < 6.0, "{low} to {high}");
         assert_eq!(super::sparsities([&panel]).len(), 4);
+    }
+
+    #[test]
+    fn intervals_end_where_their_quantity_does() {
+        let mut ece = panel("ECE (%)", &[0.5]);
+        ece.series[0].points[0].half_width = Some(2.0);
+        assert_eq!(ece.range()[0], 0.0);
+        let mut accuracy = panel("accuracy (%)", &[98.0, 99.0]);
+        accuracy.series[0].points[1].half_width = Some(2.5);
+        assert_eq!(accuracy.range()[1], 100.0);
     }
 
     #[test]
