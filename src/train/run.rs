@@ -385,9 +385,14 @@ fn draw(config: &Config, folder: &RunFolder, summary: &Summary, test: &Evaluatio
         ("confidence", plot::confidence(&title, test)),
         ("density", plot::density(&title, &density, 1.0 - summary.sparsity)),
     ];
-    let curves = training_curves(&folder.log()?, summary);
+    let log = folder.log()?;
+    let curves = training_curves(&log, summary);
     if !curves.learning_rate.is_empty() {
         pictures.push(("training", plot::training(&title, &curves)));
+    }
+    let evolution = mask_evolution(&log, summary);
+    if !evolution.previous_overlap.is_empty() {
+        pictures.push(("evolution", plot::evolution(&title, &evolution)));
     }
     pictures.into_iter().try_for_each(|(name, svg)| save_picture(&folder.plot(name), &svg))
 }
@@ -399,10 +404,30 @@ pub fn save_picture(path: &Path, svg: &str) -> Result<()> {
     checkpoint::write_atomically(&ending(".png"), &png::render(svg, 2.0)?)
 }
 
+/// (step, number) of the points of a log that have a key.
+fn logged(log: &[Value], key: &str) -> Vec<(f64, f64)> {
+    log.iter().filter_map(|point| Some((point["step"].as_f64()?, point[key].as_f64()?))).collect()
+}
+
+fn mask_evolution(log: &[Value], summary: &Summary) -> plot::Evolution {
+    let density = |point: &Value, name: &String| point["density_by_layer"][name].as_f64().unwrap_or(0.0);
+    plot::Evolution {
+        layers: (summary.costs.density_by_layer.keys())
+            .map(|name| {
+                (name.clone(), log.iter().filter(|p| !p["density"].is_null()).map(|p| density(p, name)).collect())
+            })
+            .collect(),
+        density: logged(log, "density"),
+        ever_active: logged(log, "ever_active"),
+        first_overlap: logged(log, "first_mask_overlap"),
+        previous_overlap: logged(log, "mask_overlap"),
+        dead_channels: logged(log, "dead_channels"),
+        end: summary.steps as f64,
+    }
+}
+
 fn training_curves(log: &[Value], summary: &Summary) -> plot::Training {
-    let points = |key: &str| -> Vec<(f64, f64)> {
-        log.iter().filter_map(|point| Some((point["step"].as_f64()?, point[key].as_f64()?))).collect()
-    };
+    let points = |key: &str| logged(log, key);
     let line = |name: &str, key: &str| plot::Line { name: name.into(), points: points(key) };
     let last_update = points("mask_overlap").last().map(|&(step, _)| step);
     let mut marks: Vec<plot::Mark> =

@@ -6,13 +6,16 @@
 mod bin_sweep;
 mod chart;
 mod confidence;
+mod curves;
 mod density;
+mod evolution;
 mod reliability;
 mod training;
 
 pub use bin_sweep::bin_sweep;
 pub use confidence::confidence;
 pub use density::density;
+pub use evolution::{Evolution, evolution};
 pub use reliability::{comparison, reliability};
 pub use training::{Line, Mark, Training, training};
 
