@@ -13,6 +13,7 @@ pub mod schedule;
 mod snapshot;
 pub mod start;
 pub mod summary;
+pub mod tensorboard;
 pub mod trained;
 pub mod trainer;
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::checkpoint;
 use super::evaluate::{Outputs, Predictor, measure};
-use super::run_folder::{Progress, RunFolder};
+use super::run_folder::{Log, Progress, RunFolder};
 use super::schedule::Timetable;
 use super::snapshot;
 use super::start;
@@ -56,6 +56,8 @@ pub struct Surroundings<'a> {
     pub memory: Option<u64>,
     /// Bytes of disk that may be used, where known.
     pub disk: Option<u64>,
+    /// Whether the log is kept for [TensorBoard](super::tensorboard) too.
+    pub tensorboard: bool,
 }
 
 /// Trains, measures and writes the run of `config` into `folder`; continues it where the folder holds an unfinished one.
@@ -87,7 +89,7 @@ pub fn run(
     if folder.checkpoint().is_file() {
         seconds = checkpoint::restore(&mut trainer, &folder.checkpoint())?;
     }
-    train(&mut trainer, folder, &mut seconds, &plan, around)?;
+    let mut log = train(&mut trainer, folder, &mut seconds, &plan, around)?;
     finish(&mut trainer, config, splits, around)?;
     interrupted(around)?;
     let measured = evaluate(&mut trainer, config, folder, splits, around)?;
@@ -98,6 +100,7 @@ pub fn run(
     checkpoint::save_model(trainer.model(), &about, &folder.model())?;
     let summary = summarise(&mut trainer, config, splits, device, seconds, &measured)?;
     draw(config, folder, &summary, &measured.test)?;
+    log.finish(&summary)?;
     let text = serde_json::to_string_pretty(&summary)
         .map_err(|e| Error::file_because(folder.summary(), "the summary cannot be written", e))?;
     checkpoint::write_atomically(&folder.summary(), (text + "\n").as_bytes())?;
@@ -161,16 +164,16 @@ fn check_resources(trainer: &mut Trainer, config: &Config, splits: &Splits, arou
     Ok(format!("{} MiB of memory, up to {} MiB of disk", mib(memory), mib(disk)))
 }
 
-/// The loop.
+/// The loop. Returns the log, complete but for the final metrics.
 fn train(
     trainer: &mut Trainer,
     folder: &RunFolder,
     seconds: &mut f64,
     plan: &str,
     around: &mut Surroundings,
-) -> Result<()> {
+) -> Result<Log> {
     let (total, first) = (trainer.timetable().steps, trainer.position());
-    let mut log = folder.open_log(first)?;
+    let mut log = folder.open_log(first, around.tensorboard)?;
     if first == 0 {
         let mut point = json!({ "step": 0, "epoch": trainer.timetable().epoch(0) });
         trainer.mask_state()?.add_to(&mut point);
@@ -217,7 +220,8 @@ fn train(
             checkpoint::save(trainer, *seconds, &folder.checkpoint())?;
         }
     }
-    interrupted(around)
+    interrupted(around)?;
+    Ok(log)
 }
 
 /// Fails once a signal has come; what a run has to save is saved whenever this is asked.

@@ -18,3 +18,4 @@ mod random_mask;
 mod resume;
 mod run_files;
 mod softmax_regression;
+mod tensorboard;
