@@ -72,7 +72,8 @@ Examples:
   cigl train --preset cifar10-wrn22-2 --data ~/data --sparsity 0.95 --set train.epochs=1
   cigl train --preset fashion-mini --set random_mask.keep=0.99 --set averaging.start=30 --seeds 3
   cigl train --config mine.toml --out runs/mine
-  cigl train --out runs/mine --resume";
+  cigl train --out runs/mine --resume
+  cigl train --preset digits --tensorboard";
 
 /// Examples of `eval`.
 pub(super) const EVAL_EXAMPLES: &str = "\

@@ -18,6 +18,7 @@ use crate::train::run::{self, Surroundings, save_picture};
 use crate::train::run_folder::{self, RunFolder};
 use crate::train::schedule::Timetable;
 use crate::train::summary::{Outcome, Summary};
+use crate::train::tensorboard::Events;
 
 /// What was asked for: which configurations, and where each goes.
 struct Runs {
@@ -41,7 +42,12 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
     let mut results: Vec<(Summary, Option<Evaluation>)> = Vec::new();
     for (config, folder) in &runs.all {
         if folder.progress() == run_folder::Progress::Finished {
-            results.push((Summary::read(folder)?, None));
+            let summary = Summary::read(folder)?;
+            if args.tensorboard {
+                let _lock = folder.lock()?;
+                Events::begin(folder)?.finish(&summary)?;
+            }
+            results.push((summary, None));
             continue;
         }
         progress.of(&format!("{} s{}", config.method, config.seed));
@@ -53,6 +59,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
             signal: &signal,
             memory: machine::free_memory(),
             disk: machine::free_disk(folder.path()),
+            tensorboard: args.tensorboard,
         };
         let outcome = run::run(config, folder, splits, backend, &mut around);
         progress.clear();

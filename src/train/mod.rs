@@ -14,6 +14,7 @@ pub mod schedule;
 mod snapshot;
 pub mod start;
 pub mod summary;
+pub mod tensorboard;
 pub mod trained;
 pub mod trainer;
 pub mod variational;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::checkpoint;
 use super::evaluate::{Measured, Predictor};
 use super::masked_weight::Form;
-use super::run_folder::{Progress, RunFolder};
+use super::run_folder::{Log, Progress, RunFolder};
 use super::schedule::Timetable;
 use super::snapshot;
 use super::start;
@@ -58,6 +58,8 @@ pub struct Surroundings<'a> {
     pub memory: Option<u64>,
     /// Bytes of disk that may be used, where known.
     pub disk: Option<u64>,
+    /// Whether the log is kept for [TensorBoard](super::tensorboard) too.
+    pub tensorboard: bool,
 }
 
 /// Trains, measures and writes the run of `config` into `folder`; continues it where the folder holds an unfinished one.
@@ -107,7 +109,7 @@ fn work(
     if folder.checkpoint().is_file() {
         seconds = checkpoint::restore(trainer, &folder.checkpoint())?;
     }
-    train(trainer, folder, &mut seconds, plan, around)?;
+    let mut log = train(trainer, folder, &mut seconds, plan, around)?;
     finish(trainer, config, splits, around)?;
     interrupted(around)?;
     let measured = evaluate(trainer, config, folder, splits, around)?;
@@ -118,6 +120,7 @@ fn work(
     checkpoint::save_model(trainer.model(), &about, Form::Dense, &folder.model())?;
     let summary = summarise(trainer, config, splits, device, seconds, &measured)?;
     draw(config, folder, &summary, &measured.test)?;
+    log.finish(&summary)?;
     let text = serde_json::to_string_pretty(&summary)
         .map_err(|e| Error::file_because(folder.summary(), "the summary cannot be written", e))?;
     checkpoint::write_atomically(&folder.summary(), (text + "\n").as_bytes())?;
@@ -181,16 +184,16 @@ fn check_resources(trainer: &mut Trainer, config: &Config, splits: &Splits, arou
     Ok(format!("{} MiB of memory, up to {} MiB of disk", mib(memory), mib(disk)))
 }
 
-/// The loop.
+/// The loop. Returns the log, complete but for the final metrics.
 fn train(
     trainer: &mut Trainer,
     folder: &RunFolder,
     seconds: &mut f64,
     plan: &str,
     around: &mut Surroundings,
-) -> Result<()> {
+) -> Result<Log> {
     let (total, first) = (trainer.timetable().steps, trainer.position());
-    let mut log = folder.open_log(first)?;
+    let mut log = folder.open_log(first, around.tensorboard)?;
     if first == 0 {
         let mut point = json!({ "step": 0, "epoch": trainer.timetable().epoch(0) });
         trainer.mask_state()?.add_to(&mut point);
@@ -238,7 +241,8 @@ fn train(
             checkpoint::save(trainer, *seconds, &folder.checkpoint())?;
         }
     }
-    interrupted(around)
+    interrupted(around)?;
+    Ok(log)
 }
 
 /// Fails once a signal has come; what a run has to save is saved whenever this is asked.
@@ -377,9 +381,14 @@ fn draw(config: &Config, folder: &RunFolder, summary: &Summary, test: &Evaluatio
         ("confidence", plot::confidence(&title, test)),
         ("density", plot::density(&title, &density, 1.0 - summary.sparsity)),
     ];
-    let curves = training_curves(&folder.log()?, summary);
+    let log = folder.log()?;
+    let curves = training_curves(&log, summary);
     if !curves.learning_rate.is_empty() {
         pictures.push(("training", plot::training(&title, &curves)));
+    }
+    let evolution = mask_evolution(&log, summary);
+    if !evolution.previous_overlap.is_empty() {
+        pictures.push(("evolution", plot::evolution(&title, &evolution)));
     }
     pictures.into_iter().try_for_each(|(name, svg)| save_picture(&folder.plot(name), &svg))
 }
@@ -391,10 +400,30 @@ pub fn save_picture(path: &Path, svg: &str) -> Result<()> {
     checkpoint::write_atomically(&ending(".png"), &png::render(svg, 2.0)?)
 }
 
+/// (step, number) of the points of a log that have a key.
+fn logged(log: &[Value], key: &str) -> Vec<(f64, f64)> {
+    log.iter().filter_map(|point| Some((point["step"].as_f64()?, point[key].as_f64()?))).collect()
+}
+
+fn mask_evolution(log: &[Value], summary: &Summary) -> plot::Evolution {
+    let density = |point: &Value, name: &String| point["density_by_layer"][name].as_f64().unwrap_or(0.0);
+    plot::Evolution {
+        layers: (summary.costs.density_by_layer.keys())
+            .map(|name| {
+                (name.clone(), log.iter().filter(|p| !p["density"].is_null()).map(|p| density(p, name)).collect())
+            })
+            .collect(),
+        density: logged(log, "density"),
+        ever_active: logged(log, "ever_active"),
+        first_overlap: logged(log, "first_mask_overlap"),
+        previous_overlap: logged(log, "mask_overlap"),
+        dead_channels: logged(log, "dead_channels"),
+        end: summary.steps as f64,
+    }
+}
+
 fn training_curves(log: &[Value], summary: &Summary) -> plot::Training {
-    let points = |key: &str| -> Vec<(f64, f64)> {
-        log.iter().filter_map(|point| Some((point["step"].as_f64()?, point[key].as_f64()?))).collect()
-    };
+    let points = |key: &str| logged(log, key);
     let line = |name: &str, key: &str| plot::Line { name: name.into(), points: points(key) };
     let last_update = points("mask_overlap").last().map(|&(step, _)| step);
     let mut marks: Vec<plot::Mark> =

@@ -3,6 +3,7 @@
 //! ```text
 //! config.toml     everything resolved, enough to repeat the run
 //! metrics.jsonl   one object a log point
+//! events.out.tfevents.*.cigl   the log for TensorBoard, where asked for
 //! summary.json    the final numbers; its presence means that the run is complete
 //! checkpoint/     last.safetensors, model.safetensors, snapshot-NNNN.safetensors where the method keeps them
 //! plots/          .svg and .png
@@ -17,6 +18,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::checkpoint::{is_temporary, write_atomically};
+use super::summary::Summary;
+use super::tensorboard::Events;
 use crate::config::Config;
 use crate::error::{Error, Result};
 
@@ -217,8 +220,9 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Opens the log for appending, without what was logged from step `from` on or only half written.
-    pub fn open_log(&self, from: u64) -> Result<Log> {
+    /// Opens the log for appending, without what was logged from step `from` on or only half written; `tensorboard`: with a copy
+    /// of it for TensorBoard, anew.
+    pub fn open_log(&self, from: u64, tensorboard: bool) -> Result<Log> {
         let path = self.metrics();
         let kept: String = lines(&path)?
             .iter()
@@ -230,7 +234,8 @@ impl RunFolder {
             .append(true)
             .open(&path)
             .map_err(|e| Error::file_because(&path, "could not be opened", e))?;
-        Ok(Log { path, file })
+        let events = if tensorboard { Some(Events::begin(self)?) } else { None };
+        Ok(Log { path, file, events })
     }
 
     /// All log points.
@@ -251,6 +256,7 @@ fn lines(path: &Path) -> Result<Vec<Value>> {
 pub struct Log {
     path: PathBuf,
     file: File,
+    events: Option<Events>,
 }
 
 impl Log {
@@ -258,7 +264,13 @@ impl Log {
     pub fn append(&mut self, point: &Value) -> Result<()> {
         self.file
             .write_all(format!("{point}\n").as_bytes())
-            .map_err(|e| Error::file_because(&self.path, "could not be written", e))
+            .map_err(|e| Error::file_because(&self.path, "could not be written", e))?;
+        self.events.as_mut().map_or(Ok(()), |events| events.append(point))
+    }
+
+    /// Adds the final metrics to what is kept for TensorBoard.
+    pub fn finish(&mut self, summary: &Summary) -> Result<()> {
+        self.events.as_mut().map_or(Ok(()), |events| events.finish(summary))
     }
 
     /// Returns once all points are on the disk.

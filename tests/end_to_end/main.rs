@@ -21,3 +21,4 @@ mod reproduce;
 mod resume;
 mod run_files;
 mod softmax_regression;
+mod tensorboard;

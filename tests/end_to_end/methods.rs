@@ -112,6 +112,7 @@ fn every_method_trains_learns_and_reports_every_key() {
                 assert!(run.join(format!("plots/{plot}.{ending}")).is_file(), "{method}: {plot}.{ending}");
             }
         }
+        assert_eq!(run.join("plots/evolution.png").is_file(), updates > 0, "{method}");
         assert_eq!(evaluated(&run), said["test"], "{method}: eval does not repeat the run's own measurement");
     }
 }

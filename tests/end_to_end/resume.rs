@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// When a process is killed.
 #[derive(Clone, Copy, Debug)]
-enum Moment {
+pub(crate) enum Moment {
     /// So many milliseconds after it was started.
     Milliseconds(u32),
     /// As soon as its log has so many lines.
@@ -43,7 +43,7 @@ impl Moment {
 }
 
 /// Starts a command and kills it with SIGKILL at a moment. Returns whether it had not ended by itself.
-fn kill_at(mut command: Command, run: &Path, moment: Moment) -> bool {
+pub(crate) fn kill_at(mut command: Command, run: &Path, moment: Moment) -> bool {
     let since = Instant::now();
     let mut process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     while !moment.has_come(run, since) {
@@ -181,7 +181,7 @@ fn interrupted(parent: &Path) -> PathBuf {
     run
 }
 
-fn resume(run: &Path) -> Command {
+pub(crate) fn resume(run: &Path) -> Command {
     let mut command = cigl();
     command.args(["train", "--resume", "--out"]).arg(run);
     command

@@ -147,6 +147,9 @@ pub struct TrainArgs {
     /// Go on from the last checkpoint of an unfinished run
     #[arg(long)]
     pub resume: bool,
+    /// Write the log for TensorBoard too: events.out.tfevents.* in the run folder
+    #[arg(long)]
+    pub tensorboard: bool,
     /// Print the final metrics as JSON
     #[arg(long)]
     pub json: bool,
@@ -530,6 +533,7 @@ mod tests {
         for (line, says) in [
             ("cigl train --out a --resume", false),
             ("cigl train --out a --resume --threads 2 --data d --json", false),
+            ("cigl train --out a --resume --tensorboard", false),
             ("cigl train --resume --method rigl", true),
             ("cigl train --seeds 3", true),
             ("cigl train --out a --resume --precision f32", true),
@@ -570,7 +574,7 @@ mod tests {
             ("cigl train --device cuda:x", "expected auto, cpu, cuda, cuda:N or simt"),
             ("cigl train --device tpu", "expected auto, cpu, cuda, cuda:N or simt"),
             ("cigl train --precision f16", "bf16"),
-            ("cigl train --tensorboard", "--tensorboard"),
+            ("cigl train --tensorboard=runs", "--tensorboard"),
             ("cigl reproduce tabel3", "table3"),
             ("cigl reproduce --scale tiny", "smoke"),
             ("cigl reproduce --list --emit slurm", "cannot be used with"),

@@ -104,6 +104,24 @@ fn eleven() -> [Panel; 2] {
     })
 }
 
+/// Masks of these layers that change `updates` times in the first three quarters of 10,000 steps: densities drift to their
+/// end from half of it, as many weights are lost as grow, and some channels die.
+fn masks(layers: &[(String, f64)], updates: usize) -> Evolution {
+    let steps: Vec<f64> = (0..=updates).map(|i| (7500 * i / updates) as f64).collect();
+    let by_step =
+        |share: &dyn Fn(f64) -> f64| steps.iter().map(|&step| (step, share(step / 7500.0))).collect::<Vec<_>>();
+    let drift = |end: f64| by_step(&|t| end * (1.0 + t) / 2.0).into_iter().map(|point| point.1).collect();
+    Evolution {
+        layers: layers.iter().map(|(name, end)| (name.clone(), drift(*end))).collect(),
+        density: by_step(&|_| 0.1),
+        ever_active: by_step(&|t| 0.1 + 0.3 * (1.0 - (-3.0 * t).exp())),
+        first_overlap: by_step(&|t| 0.2 + 0.8 * (-4.0 * t).exp()),
+        previous_overlap: by_step(&|t| 0.85 + 0.15 * t).into_iter().skip(1).collect(),
+        dead_channels: by_step(&|t| (40.0 * t).floor()),
+        end: 10_000.0,
+    }
+}
+
 fn plots() -> Vec<(&'static str, String)> {
     let (rigl, cigl) = (evaluation(2000, 0.1), evaluation(2000, -0.02));
     let by_mass = evaluation_by(2000, 0.1, Scheme::Mass);
@@ -124,6 +142,10 @@ fn plots() -> Vec<(&'static str, String)> {
         ("radar of eleven", radar("RigL, CIFAR-100, ResNet-50", &eleven()[1])),
         ("radar of three", radar("CIFAR-10, ResNet-50", &tables(3)[1])),
         ("radar of two", radar("CIFAR-10, ResNet-50", &tables(2)[1])),
+        ("masks of 54 layers", evolution("ResNet-50 for CIFAR-100, SNFS 90 %", &masks(&layers(), 600))),
+        ("masks of 23 layers", evolution("WRN-22-2, SNFS 90 %", &masks(&layers()[..23], 73))),
+        ("masks of few layers", evolution("small convnet, RigL 90 %", &masks(&small, 8))),
+        ("masks of one update", evolution("small convnet, RigL 90 %", &masks(&small, 1))),
         ("long title", reliability(&"a very long name of a run ".repeat(4), &rigl)),
         ("one sample", confidence("one sample", &evaluation(1, 0.1))),
         (
@@ -218,6 +240,29 @@ fn the_curves_of_a_bin_sweep_are_told_apart_without_colour() {
     let unbroken = svg.lines().filter(|line| line.starts_with("<polyline") && points(line) == 50).count();
     assert_eq!(unbroken, 1);
     assert!(svg.matches("#C44E00").count() > 20 && svg.matches("#222222").count() > 20);
+}
+
+#[test]
+fn a_strip_is_as_dark_as_its_layer_is_dense_and_changes_where_the_mask_does() {
+    let data = Evolution {
+        layers: vec![("dense".into(), vec![1.0, 1.0, 1.0]), ("sparse".into(), vec![0.1, 0.1, 0.01])],
+        density: vec![(0.0, 0.5), (10.0, 0.5), (50.0, 0.5)],
+        end: 100.0,
+        ..Evolution::default()
+    };
+    let svg = evolution("strips", &data);
+    // Strips are drawn to the right end of the plotting region, 560 pixels wide, a later one over an earlier one. The colour scale
+    // is 120 pixels long.
+    let widths = |color: &str| -> Vec<f64> {
+        let strips = svg.lines().filter(|line| line.starts_with("<rect") && line.contains(color));
+        let widths = strips.map(|line| line.split("width=\"").nth(1).unwrap().split('"').next().unwrap());
+        widths.map(|width| width.parse().unwrap()).filter(|width| *width > 120.0).collect()
+    };
+    // 100 %, half of the scale from 1 to 100 %, and its lower end.
+    let [dense, middle, least] = [widths("#00345C"), widths("#7191AA"), widths("#E2EEF7")];
+    assert!(dense.len() == 1 && (dense[0] - 560.0).abs() < 2.0, "{dense:?}");
+    assert!(middle.len() == 1 && (middle[0] - 560.0).abs() < 2.0, "{middle:?}");
+    assert!(least.len() == 1 && (least[0] - 280.0).abs() < 2.0, "{least:?}");
 }
 
 #[test]
