@@ -13,7 +13,9 @@ fn four_runs(parent: &Path) -> Vec<PathBuf> {
     let mut command = cigl();
     command.args(["train", "--preset", "digits", "--method", "rigl", "--method", "cigl", "--seeds", "2", "--out"]);
     command.arg(parent);
-    SMALL.iter().for_each(|setting| drop(command.args(["--set", setting])));
+    for setting in SMALL {
+        command.args(["--set", setting]);
+    }
     succeed(command);
     let name = |(method, seed)| parent.join(format!("digits-{method}-0.9-s{seed}"));
     [("rigl", 0), ("rigl", 1), ("cigl", 0), ("cigl", 1)].map(name).to_vec()
