@@ -55,7 +55,7 @@ pub enum Part {
     Code(String),
 }
 
-/// Tables of more rows may be divided between printed pages.
+/// Pictures and tables are kept whole in print; tables of more rows may be divided between printed pages.
 const SHORT: usize = 25;
 
 impl Page {
@@ -106,7 +106,7 @@ impl Part {
                 // An XML declaration has no place inside HTML.
                 let svg = &svg[svg.find("<svg").unwrap_or(0)..];
                 format!(
-                    "<figure>\n<div class=\"picture\" role=\"img\" aria-label=\"{caption}\">\n{svg}\n</div>\n\
+                    "<figure class=\"whole\">\n<div class=\"picture\" role=\"img\" aria-label=\"{caption}\">\n{svg}\n</div>\n\
                      <figcaption>{caption}</figcaption>\n</figure>\n"
                 )
             }
@@ -125,7 +125,7 @@ fn paragraph(text: &str) -> String {
 
 /// Scrolled sideways where it is wider than the screen, also with the keyboard. Columns of words are left-aligned.
 fn table(caption: &str, table: &Table) -> String {
-    let short = if table.rows().len() <= SHORT { " class=\"short\"" } else { "" };
+    let whole = if table.rows().len() <= SHORT { " class=\"whole\"" } else { "" };
     let words = |column: usize| !table.rows().iter().any(|row| is_number(&row[column]));
     let class = |column: usize| if column > 0 && words(column) { " class=\"words\"" } else { "" };
     let name = |(column, name): (usize, &String)| format!("<th scope=\"col\"{}>{}</th>", class(column), escape(name));
@@ -140,7 +140,7 @@ fn table(caption: &str, table: &Table) -> String {
     let rows: String = table.rows().iter().map(row).collect();
     let caption = escape(caption);
     format!(
-        "<figure{short}>\n<figcaption>{caption}</figcaption>\n\
+        "<figure{whole}>\n<figcaption>{caption}</figcaption>\n\
          <div class=\"wide\" role=\"region\" aria-label=\"{caption}\" tabindex=\"0\">\n<table>\n\
          <thead>\n<tr>{header}</tr>\n</thead>\n<tbody>\n{rows}</tbody>\n</table>\n</div>\n</figure>\n"
     )
