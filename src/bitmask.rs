@@ -106,6 +106,21 @@ impl BitMask {
         self.words.iter_mut().zip(&other.words).for_each(|(a, b)| *a |= b);
     }
 
+    /// The ones that `other` has not.
+    ///
+    /// # Panics
+    /// When the lengths differ.
+    pub fn without(&self, other: &BitMask) -> BitMask {
+        assert_eq!(self.len, other.len, "masks over different tensors");
+        let words = self.words.iter().zip(&other.words).map(|(a, b)| a & !b);
+        BitMask { words: words.collect(), len: self.len }
+    }
+
+    /// Ones for zeros and zeros for ones.
+    pub fn complement(&self) -> BitMask {
+        Self::from_words(self.words.iter().map(|word| !word).collect(), self.len)
+    }
+
     /// The ones of both.
     pub fn overlap(&self, other: &BitMask) -> usize {
         self.words.iter().zip(&other.words).map(|(a, b)| (a & b).count_ones() as usize).sum()

@@ -36,7 +36,7 @@ fn has_published(block: &BlockResults, measure: Measure) -> bool {
 }
 
 fn table(block: &BlockResults, measure: Measure) -> Captioned {
-    let columns = block.sparsities.iter().map(|&sparsity| percent(sparsity));
+    let columns = block.sparsities.iter().map(|&sparsity| format!("{} %", percent(sparsity)));
     let mut table = Table::new(["method".to_string(), String::new()].into_iter().chain(columns));
     let mut notes = vec![];
     let (unit, decimals) = measure.shown();
@@ -59,7 +59,7 @@ fn table(block: &BlockResults, measure: Measure) -> Captioned {
             table.row([String::new(), "paper".into()].into_iter().chain(paper));
         }
     }
-    let caption = format!("{}: {}, by sparsity (%)", block.setting.title(), measure.title());
+    let caption = format!("{}: {} by sparsity", block.setting.title(), measure.title());
     Captioned { caption, table, notes }
 }
 
@@ -86,7 +86,7 @@ fn note(notes: &mut Vec<String>, cell: &Cell, at: &str) {
 fn change(block: &BlockResults) -> Option<Captioned> {
     let [rigl, cigl] = [Method::Rigl, Method::Cigl].map(|method| block.row(Row::Method(method)));
     let (rigl, cigl) = (rigl?, cigl?);
-    let mut table = Table::new(["sparsity (%)", "ECE here", "ECE paper", "accuracy here", "accuracy paper"]);
+    let mut table = Table::new(["sparsity", "ECE here", "ECE paper", "accuracy here", "accuracy paper"]);
     let mut rows = 0;
     for ((rigl, cigl), &sparsity) in rigl.cells.iter().zip(&cigl.cells).zip(&block.sparsities) {
         let here = |measure| Some((mean(&rigl.values(measure))?, mean(&cigl.values(measure))?));
@@ -101,7 +101,7 @@ fn change(block: &BlockResults) -> Option<Captioned> {
         if ece.is_some() {
             rows += 1;
             table.row([
-                percent(sparsity),
+                format!("{} %", percent(sparsity)),
                 ratio(ece),
                 ratio(paper(Measure::Ece)),
                 points(accuracy),

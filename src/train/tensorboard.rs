@@ -104,7 +104,7 @@ fn tag(key: &str) -> String {
     match key {
         "epoch_loss" => "epoch/loss".into(),
         "epoch_accuracy" => "epoch/accuracy".into(),
-        "seconds" => "epoch/seconds".into(),
+        "seconds" | "kl" => format!("epoch/{key}"),
         "mask_overlap" => "mask/overlap".into(),
         "density" | "first_mask_overlap" | "ever_active" | "dead_channels" | "drop_fraction" => format!("mask/{key}"),
         _ => format!("train/{key}"),

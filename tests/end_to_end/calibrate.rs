@@ -249,7 +249,7 @@ fn eval_samples_masks_where_a_run_has_some_and_takes_snapshots_where_it_kept_som
     assert_ne!(one, nll(&cigl_run, &[]));
     assert!(few < one, "the mean of eight masks, {few}, should be better than one, {one}");
     assert_eq!(few, nll(&cigl_run, &["--mc-samples", "8"]), "the same masks every time");
-    assert!(fail(eval(&cigl_run, &["--ensemble"]), 2).contains("keeps no snapshots"));
+    assert!(fail(eval(&cigl_run, &["--ensemble"]), 2).contains("kept no snapshots"));
 
     // MC-DP draws ten by itself.
     let mcdp = trained(folder.path(), "mcdp", "rigl+mcdp", &[]);

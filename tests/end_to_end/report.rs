@@ -65,8 +65,8 @@ fn a_page_holds_every_run_and_the_means_over_seeds() {
         let seed = summary(run)["seed"].as_u64().unwrap();
         assert!(html.contains(&format!("seed {seed}, on {device} in f32 by cigl {}", env!("CARGO_PKG_VERSION"))));
     }
-    // Each run's four pictures and its configuration; 640 of the 3,823 digits; 200 test images.
-    assert_eq!(html.matches("<svg ").count(), 16);
+    // Each run's five pictures and its configuration; 640 of the 3,823 digits; 200 test images.
+    assert_eq!(html.matches("<svg ").count(), 20);
     assert_eq!(html.matches("delta_t = 5\n").count(), 4);
     assert!(html.contains("trained on 640 images of digits for 6 epochs (60 steps of 64 images)"));
     assert!(html.contains("measured on 200 test images"));

@@ -1,6 +1,7 @@
 //! Runs that are stopped at any moment and resumed end as if nothing had happened.
 #![cfg(unix)]
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -203,6 +204,7 @@ fn a_damaged_checkpoint_is_told_and_left_alone() {
     };
     let metrics = std::fs::read(run.join("metrics.jsonl")).unwrap();
     let before = files(&run);
+    let failed = [before.clone(), vec!["failure.json".into()]].concat();
     for (what, bytes) in [
         ("a tensor's byte", flipped(8 + header + 1000)),
         ("the last byte", flipped(whole.len() - 1)),
@@ -217,10 +219,13 @@ fn a_damaged_checkpoint_is_told_and_left_alone() {
         assert!(error.contains("last.safetensors: "), "{what}: {error}");
         assert!(std::fs::read(&checkpoint).unwrap() == bytes, "{what}: the checkpoint was touched");
         assert!(std::fs::read(run.join("metrics.jsonl")).unwrap() == metrics, "{what}: the log was touched");
-        assert_eq!(files(&run), before, "{what}");
+        // Nothing is added but the reason.
+        assert_eq!(BTreeSet::from_iter(files(&run)), BTreeSet::from_iter(failed.clone()), "{what}");
+        assert!(std::fs::read_to_string(run.join("failure.json")).unwrap().contains("last.safetensors"), "{what}");
     }
     std::fs::write(&checkpoint, &whole).unwrap();
     succeed(resume(&run));
+    assert!(!run.join("failure.json").exists());
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn scalars(run: &Path) -> Vec<Scalar> {
     all
 }
 
-const TAGS: [(&str, &str); 13] = [
+const TAGS: [(&str, &str); 14] = [
     ("loss", "train/loss"),
     ("lr", "train/lr"),
     ("accuracy", "train/accuracy"),
@@ -113,6 +113,7 @@ const TAGS: [(&str, &str); 13] = [
     ("dead_channels", "mask/dead_channels"),
     ("epoch_loss", "epoch/loss"),
     ("epoch_accuracy", "epoch/accuracy"),
+    ("kl", "epoch/kl"),
     ("seconds", "epoch/seconds"),
 ];
 

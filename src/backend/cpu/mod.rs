@@ -15,6 +15,7 @@ mod pool;
 mod rearrange;
 mod select;
 pub(crate) mod simd;
+mod smallest;
 
 pub use conv::sparse_below;
 pub use simd::Level;

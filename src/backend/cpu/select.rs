@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::Cpu;
 use super::memory::Place;
+use super::smallest::smallest;
 use crate::backend::{Growth, PruneAndGrow, Span, Weight};
 use crate::bitmask::BitMask;
 use crate::rng::{self, Domain};
@@ -13,50 +14,47 @@ fn magnitude(x: f32) -> u32 {
     x.to_bits() & 0x7FFF_FFFF
 }
 
-/// The `count` candidates with the smallest keys, ties to the lower index.
-fn smallest(candidates: impl Iterator<Item = (u32, usize)>, count: usize) -> Vec<usize> {
-    // Key above index in one integer: its order is the order asked for, and no two are equal.
-    let mut keys: Vec<u64> = candidates.map(|(key, index)| u64::from(key) << 32 | index as u64).collect();
-    if count == 0 {
-        return vec![];
-    }
-    if count < keys.len() {
-        keys.select_nth_unstable(count - 1);
-        keys.truncate(count);
-    }
-    keys.into_iter().map(|key| key as u32 as usize).collect()
+/// The key of each value.
+fn fill(keys: &mut [u32], values: &[f32], key: impl Fn(f32) -> u32) {
+    keys.iter_mut().zip(values).for_each(|(to, &x)| *to = key(x));
 }
 
 impl Cpu {
     pub(super) fn update_masks(&mut self, jobs: &[PruneAndGrow]) {
-        let memory = &self.memory;
-        let layers = &self.layers;
+        let (memory, layers, level) = (&self.memory, &self.layers, self.level);
         let updated: Vec<BitMask> = jobs
             .par_iter()
             .map(|job| {
-                let get = |span: Span| memory.get(span);
                 let layer = &layers[job.weight.layer];
-                let (value, leak) = (get(job.weight.value), job.leak.map(get));
-                let ranked = |i: usize| match leak {
-                    Some(leak) if !layer.random.get(i) => leak[i],
-                    _ => value[i],
+                let (value, leak) = (memory.get(job.weight.value), job.leak.map(|span| memory.get(span)));
+                let ranked = |_, first: usize, keys: &mut [u32]| match leak {
+                    None => fill(keys, &value[first..], magnitude),
+                    Some(leak) => keys.iter_mut().zip(first..).for_each(|(key, i)| {
+                        *key = magnitude(if layer.random.get(i) { value[i] } else { leak[i] });
+                    }),
                 };
-                let mut mask = layer.mask.clone();
-                for i in smallest(mask.ones_at().map(|i| (magnitude(ranked(i)), i)), job.drop) {
-                    mask.set(i, false);
-                }
-                let outside = (0..mask.len()).filter(|&i| !mask.get(i));
-                let by = |score: &[f32]| smallest(outside.clone().map(|i| (!magnitude(score[i]), i)), job.grow);
+                let one = |chosen: Vec<BitMask>| chosen.into_iter().next().expect("there is one mask");
+                let dropped = one(smallest(&[&layer.mask], ranked, job.drop, level));
+                let kept = layer.mask.without(&dropped);
+                let outside = kept.complement();
+                let largest = |score: &[f32]| {
+                    let keys = |_, first: usize, keys: &mut [u32]| fill(keys, &score[first..], |x| !magnitude(x));
+                    one(smallest(&[&outside], keys, job.grow, level))
+                };
                 let grown = match job.growth {
-                    Growth::Gradient => by(get(job.weight.grad)),
-                    Growth::Momentum => by(get(job.velocity)),
+                    Growth::Gradient => largest(memory.get(job.weight.grad)),
+                    Growth::Momentum => largest(memory.get(job.velocity)),
                     Growth::Random { seed, step } => {
                         let layer = job.weight.layer as u32;
                         let key = |i| rng::element_key(seed, Domain::Growth, step, layer, i as u32);
-                        smallest(outside.clone().map(|i| (key(i), i)), job.grow)
+                        let keys = |_, first: usize, keys: &mut [u32]| {
+                            keys.iter_mut().zip(first..).for_each(|(to, i)| *to = key(i));
+                        };
+                        one(smallest(&[&outside], keys, job.grow, level))
                     }
                 };
-                grown.into_iter().for_each(|i| mask.set(i, true));
+                let mut mask = kept;
+                mask.unite(&grown);
                 mask
             })
             .collect();
@@ -87,17 +85,12 @@ impl Cpu {
     }
 
     pub(super) fn keep_largest(&mut self, weights: &[(Weight, Span)], keep: usize) {
-        let offsets: Vec<usize> =
-            weights.iter().scan(0, |at, (w, _)| Some(std::mem::replace(at, *at + w.len()))).collect();
-        let candidates = weights.iter().zip(&offsets).flat_map(|((w, _), &offset)| {
-            let value = self.memory.get(w.value);
-            self.layers[w.layer].mask.ones_at().map(move |i| (!magnitude(value[i]), offset + i))
-        });
-        let mut kept: Vec<BitMask> = weights.iter().map(|(w, _)| BitMask::zeros(w.len())).collect();
-        for i in smallest(candidates, keep) {
-            let layer = offsets.partition_point(|&o| o <= i) - 1;
-            kept[layer].set(i - offsets[layer], true);
-        }
+        let masks: Vec<&BitMask> = weights.iter().map(|(weight, _)| &self.layers[weight.layer].mask).collect();
+        let values: Vec<&[f32]> = weights.iter().map(|(weight, _)| self.memory.get(weight.value)).collect();
+        let keys = |weight: usize, first: usize, keys: &mut [u32]| {
+            fill(keys, &values[weight][first..], |x| !magnitude(x));
+        };
+        let kept = smallest(&masks, keys, keep, self.level);
         for (&(weight, velocity), mask) in weights.iter().zip(kept) {
             self.change_mask(weight, mask, Some(velocity), false, None);
         }
@@ -113,20 +106,6 @@ impl Cpu {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn selection_prefers_the_lower_index_on_ties() {
-        let keys = [5, 3, 3, 3, 9, 1];
-        let mut chosen = smallest(keys.into_iter().zip(0..), 3);
-        chosen.sort();
-        assert_eq!(chosen, [1, 2, 5]);
-    }
-
-    #[test]
-    fn selection_of_none_and_of_all_is_exact() {
-        assert!(smallest([(1, 0), (2, 1)].into_iter(), 0).is_empty());
-        assert_eq!(smallest([(1, 0), (2, 1)].into_iter(), 2).len(), 2);
-    }
 
     #[test]
     fn magnitudes_order_like_absolute_values() {
