@@ -69,7 +69,17 @@ impl Cpu {
         let velocity = velocity.map_or(0..0, Place::range);
         let leak_range = leak.map_or(0..0, Place::range);
         let [value, velocity, leak_values] = self.memory.apart([weight.value.range(), velocity, leak_range]);
-        for i in (0..mask.len()).filter(|&i| !(mask.get(i) && layer.mask.get(i))) {
+        let came = mask.without(&layer.mask);
+        // What is in neither mask is 0 already, but for what leaks.
+        let changed = match leak {
+            None => {
+                let mut changed = layer.mask.without(&mask);
+                changed.unite(&came);
+                changed
+            }
+            Some(_) => mask.without(&came).complement(),
+        };
+        for i in changed.ones_at() {
             // The released code clears what the network holds; what Z dropped keeps its stale value aside.
             if leak.is_none() || layer.random.get(i) {
                 value[i] = 0.0;
