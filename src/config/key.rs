@@ -1,6 +1,6 @@
 //! The keys of `--set` and of configuration files: one table says what each means and which values it takes.
 
-use crate::config::{Device, Method, NetworkName};
+use crate::config::{Device, Method, NetworkName, Recipe, Semantics};
 use crate::{Error, Result};
 use std::ops::Bound::{self, Excluded, Included, Unbounded};
 use std::ops::RangeBounds;
@@ -79,7 +79,7 @@ pub const KEYS: &[Key] = keys! {
     "train.decay_biases" Allowed::Flag, "decay biases and batch-norm parameters too";
     "train.label_smoothing" BELOW_ONE, "label smoothing";
     "train.mixup" ANY, "alpha of mixup; 0 is none";
-    "train.recipe" Allowed::Choice(&["cigl", "rigl"]), "the preset's hyper-parameters: CigL's or plain RigL's";
+    "train.recipe" Allowed::Choice(&Recipe::NAMES), "the preset's hyper-parameters: CigL's or plain RigL's";
     "train.init" Allowed::Text, "start from the weights and masks of this safetensors file";
     "train.log_every" Allowed::Integer(1), "log every Nth step";
     "data.dataset" Allowed::Choice(&DATASETS), "the data set";
@@ -102,7 +102,7 @@ pub const KEYS: &[Key] = keys! {
     "sparse.schedule" Allowed::Choice(&["constant", "linear", "cosine", "cubic"]), "fall of the drop fraction";
     "sparse.mask_from" Allowed::Text, "the finished run that `lottery` takes its masks from";
     "random_mask.keep" Allowed::Keep, "probability that a weight is kept at a step; also a table by layer name";
-    "random_mask.semantics" Allowed::Choice(&["paper", "official"]), "as published, or as the released code executes";
+    "random_mask.semantics" Allowed::Choice(&Semantics::NAMES), "as published, or as the released code executes";
     "random_mask.momentum" Allowed::Choice(&["frozen", "decay"]), "momentum of the weights masked at a step";
     "random_mask.rescale" Allowed::Choice(&["none", "inverted"]), "inverted: kept weights are divided by keep";
     "averaging.start" POSITIVE, "first averaged epoch; below 1 a fraction of training, rounded up";

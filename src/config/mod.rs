@@ -339,6 +339,26 @@ choice! {
     }
 }
 
+impl Recipe {
+    /// The names in configurations, in the order of the variants.
+    pub const NAMES: [&str; 2] = ["cigl", "rigl"];
+
+    /// The name in configurations.
+    pub fn name(self) -> &'static str {
+        Recipe::NAMES[self as usize]
+    }
+}
+
+impl Semantics {
+    /// The names in configurations, in the order of the variants.
+    pub const NAMES: [&str; 2] = ["paper", "official"];
+
+    /// The name in configurations.
+    pub fn name(self) -> &'static str {
+        Semantics::NAMES[self as usize]
+    }
+}
+
 impl NetworkName {
     /// The names in configurations, in the order of the variants.
     pub const NAMES: [&str; 8] = [

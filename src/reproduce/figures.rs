@@ -1,7 +1,7 @@
 //! The figures of an experiment.
 
 use super::experiment::{Figure, Measure};
-use super::results::{BlockResults, Cell, Results};
+use super::results::{BlockResults, Cell, Results, RowResults};
 use crate::report::plot::{Panel, Point, Series, against_sparsity, bars, radar};
 use crate::report::summary::{half_width, half_width_of, mean};
 
@@ -45,21 +45,13 @@ pub fn figures(results: &Results) -> Vec<Drawing> {
 
 /// What was measured, and what is published, of one measure.
 fn panel(block: &BlockResults, measure: Measure) -> Panel {
-    let (unit, _) = measure.shown();
     let mut series = vec![];
     for row in &block.rows {
-        let points = |point: &dyn Fn(&Cell) -> Option<(f64, Option<f64>)>| -> Vec<Point> {
-            let all = row.cells.iter().zip(&block.sparsities).filter_map(|(cell, &sparsity)| {
-                let (mean, half_width) = point(cell)?;
-                Some(Point { sparsity, mean: mean * unit, half_width: half_width.map(|half| half * unit) })
-            });
-            all.collect()
-        };
-        let measured = points(&|cell| {
+        let measured = points(block, row, measure, |cell| {
             let values = cell.values(measure);
             Some((mean(&values)?, half_width(&values)))
         });
-        let published = points(&|cell| {
+        let published = points(block, row, measure, |cell| {
             let published = cell.published(measure)?;
             Some((published.mean, published.sd.map(|sd| half_width_of(sd, 3))))
         });
@@ -70,4 +62,20 @@ fn panel(block: &BlockResults, measure: Measure) -> Panel {
         }
     }
     Panel { name: measure.title().into(), series }
+}
+
+/// What `of` says of a row's cells, mean and half the interval, in the unit in which the measure is shown.
+fn points(
+    block: &BlockResults,
+    row: &RowResults,
+    measure: Measure,
+    of: impl Fn(&Cell) -> Option<(f64, Option<f64>)>,
+) -> Vec<Point> {
+    let (unit, _) = measure.shown();
+    let cells = row.cells.iter().zip(&block.sparsities);
+    let point = |(cell, &sparsity)| {
+        let (mean, half_width) = of(cell)?;
+        Some(Point { sparsity, mean: mean * unit, half_width: half_width.map(|half| half * unit) })
+    };
+    cells.filter_map(point).collect()
 }

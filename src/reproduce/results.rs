@@ -4,7 +4,8 @@ use serde::Serialize;
 
 use super::experiment::{Block, Experiment, Measure, Row, Setting};
 use super::published::{Published, published};
-use super::training::{Plan, Scores, State};
+use super::reproduction::Reproduction;
+use super::state::{Scores, State};
 use crate::Result;
 use crate::report::summary::{deviation, mean};
 
@@ -82,13 +83,19 @@ impl Results {
     ///
     /// # Errors
     /// A result that cannot be read.
-    pub fn read(plan: &Plan, experiment: Experiment) -> Result<Self> {
+    pub fn read(reproduction: &Reproduction, experiment: Experiment) -> Result<Self> {
         let mut blocks: Vec<BlockResults> = vec![];
         for published in experiment.blocks() {
-            let run = plan.scale.setting(published.setting);
+            let run = reproduction.scale.setting(published.setting);
             for setting in run.into_iter().chain([published.setting]) {
                 if !blocks.iter().any(|block| block.setting == setting) {
-                    blocks.push(BlockResults::read(plan, experiment, setting, run == Some(setting), &published)?);
+                    blocks.push(BlockResults::read(
+                        reproduction,
+                        experiment,
+                        setting,
+                        run == Some(setting),
+                        &published,
+                    )?);
                 }
             }
         }
@@ -130,13 +137,19 @@ impl Results {
 }
 
 impl BlockResults {
-    fn read(plan: &Plan, experiment: Experiment, setting: Setting, run: bool, block: &Block) -> Result<Self> {
-        let asked = if run { plan.sparsities(&block.sparsities) } else { vec![] };
+    fn read(
+        reproduction: &Reproduction,
+        experiment: Experiment,
+        setting: Setting,
+        run: bool,
+        block: &Block,
+    ) -> Result<Self> {
+        let asked = if run { reproduction.sparsities(&block.sparsities) } else { vec![] };
         let mut sparsities = [&block.sparsities[..], &asked].concat();
         sparsities.sort_by(f64::total_cmp);
         sparsities.dedup();
         let cell = |row: Row, sparsity: f64| {
-            let seeds = if asked.contains(&sparsity) { plan.states(setting, row, sparsity)? } else { vec![] };
+            let seeds = if asked.contains(&sparsity) { reproduction.states(setting, row, sparsity)? } else { vec![] };
             let published = Measure::ALL.map(|measure| published(experiment, setting, row, sparsity, measure));
             Ok(Cell { seeds, published })
         };

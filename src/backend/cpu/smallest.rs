@@ -64,7 +64,7 @@ fn sampled_bounds(masks: &[&BitMask], keys: &impl Fn(usize, usize, &mut [u32]), 
     let starts = starts(masks);
     let total = masks.iter().map(|mask| mask.len() as u64).sum::<u64>();
     // Multiples of the golden ratio of 2^32: they fill the range evenly, and no stride of a tensor divides them.
-    let spread = |j: usize| ((j as u64).wrapping_mul(0x9E37_79B9) & 0xFFFF_FFFF) * total >> 32;
+    let spread = |j: usize| (((j as u64).wrapping_mul(0x9E37_79B9) & 0xFFFF_FFFF) * total) >> 32;
     let mut sample: Vec<u32> = (0..SAMPLE)
         .filter_map(|j| {
             let position = spread(j) as usize;

@@ -632,7 +632,9 @@ mod tests {
                 match parse(line).unwrap() {
                     Command::Train(args) if args.config.is_none() => drop(args.configs().unwrap()),
                     Command::Bench(args) => drop(args.config(args.method).unwrap()),
-                    Command::Reproduce(args) => drop(args.plan().unwrap().trainings(&args.experiments()).unwrap()),
+                    Command::Reproduce(args) => {
+                        drop(args.reproduction().unwrap().trainings(&args.experiments()).unwrap())
+                    }
                     _ => continue,
                 }
                 examples += 1;

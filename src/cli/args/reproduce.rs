@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use super::{MAX_SEEDS, Machine, absolute, sparsity};
 use crate::Result;
 use crate::config::{Recipe, Semantics};
-use crate::reproduce::{Experiment, Plan, Scale};
+use crate::reproduce::{Experiment, Reproduction, Scale};
 
 /// Options of `cigl reproduce`.
 #[derive(Args, Clone, Debug)]
@@ -74,9 +74,9 @@ impl ReproduceArgs {
     ///
     /// # Errors
     /// A path that is not UTF-8.
-    pub fn plan(&self) -> Result<Plan> {
+    pub fn reproduction(&self) -> Result<Reproduction> {
         let out = self.out.clone().unwrap_or_else(|| format!("runs/reproduce-{}", self.scale.name()).into());
-        Ok(Plan {
+        Ok(Reproduction {
             scale: self.scale,
             recipe: self.recipe,
             semantics: self.semantics,
@@ -94,20 +94,17 @@ fn experiment() -> impl TypedValueParser<Value = Experiment> {
 }
 
 fn scale() -> impl TypedValueParser<Value = Scale> {
-    PossibleValuesParser::new(Scale::NAMES).map(|name| match name.as_str() {
-        "short" => Scale::Short,
-        "smoke" => Scale::Smoke,
-        _ => Scale::Paper,
-    })
+    let named = |name: String| [Scale::Paper, Scale::Short, Scale::Smoke].into_iter().find(|s| s.name() == name);
+    PossibleValuesParser::new(Scale::NAMES).map(move |name| named(name).unwrap_or(Scale::Paper))
 }
 
 fn recipe() -> impl TypedValueParser<Value = Recipe> {
-    PossibleValuesParser::new(["cigl", "rigl"]).map(|name| if name == "rigl" { Recipe::Rigl } else { Recipe::Cigl })
+    let named = |name: String| [Recipe::Cigl, Recipe::Rigl].into_iter().find(|recipe| recipe.name() == name);
+    PossibleValuesParser::new(Recipe::NAMES).map(move |name| named(name).unwrap_or(Recipe::Cigl))
 }
 
 fn semantics() -> impl TypedValueParser<Value = Semantics> {
-    PossibleValuesParser::new(["paper", "official"]).map(|name| match name.as_str() {
-        "official" => Semantics::Official,
-        _ => Semantics::Paper,
-    })
+    let all = [Semantics::Paper, Semantics::Official];
+    let named = move |name: String| all.into_iter().find(|semantics| semantics.name() == name);
+    PossibleValuesParser::new(Semantics::NAMES).map(move |name| named(name).unwrap_or(Semantics::Paper))
 }

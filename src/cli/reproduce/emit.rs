@@ -1,14 +1,19 @@
 //! Trainings as jobs for a scheduler.
 
-use super::super::args::{Emit, ReproduceArgs};
-use super::super::output::print;
+use crate::cli::args::{Emit, ReproduceArgs, absolute};
+use crate::cli::output::print;
 use crate::config::Device;
 use crate::error::Result;
-use crate::reproduce::{Plan, State, Training};
+use crate::reproduce::{Reproduction, State, Training};
 
 /// Prints a job for each training that is not done. Every job ends in the run folder that `cigl reproduce` itself would use.
-pub(super) fn print_jobs(args: &ReproduceArgs, form: Emit, plan: &Plan, trainings: &[&Training]) -> Result<()> {
-    let command = command(args, plan)?;
+pub(super) fn print_jobs(
+    args: &ReproduceArgs,
+    form: Emit,
+    reproduction: &Reproduction,
+    trainings: &[&Training],
+) -> Result<()> {
+    let command = command(args, reproduction)?;
     let mut names = vec![];
     for training in trainings {
         let done = matches!(training.state()?, State::Measured(_)) && training.unmeasured().is_empty();
@@ -18,12 +23,12 @@ pub(super) fn print_jobs(args: &ReproduceArgs, form: Emit, plan: &Plan, training
     }
     match form {
         Emit::List => names.iter().try_for_each(|name| print(format_args!("{command} --only {name}"))),
-        Emit::Slurm => print(script(args, plan, &command, &names)?),
+        Emit::Slurm => print(script(args, reproduction, &command, &names)?),
     }
 }
 
 /// What every job runs, without the training's name.
-fn command(args: &ReproduceArgs, plan: &Plan) -> Result<String> {
+fn command(args: &ReproduceArgs, reproduction: &Reproduction) -> Result<String> {
     let program = std::env::current_exe().map_or_else(|_| "cigl".into(), |path| path.to_string_lossy().into_owned());
     let mut words = vec![program, "reproduce".into()];
     words.extend(args.experiments.iter().map(|experiment| experiment.name().to_string()));
@@ -32,23 +37,23 @@ fn command(args: &ReproduceArgs, plan: &Plan) -> Result<String> {
             words.extend([format!("--{name}"), value]);
         }
     };
-    option("scale", Some(plan.scale.name().into()));
+    option("scale", Some(reproduction.scale.name().into()));
     option("seeds", args.seeds.map(|seeds| seeds.to_string()));
     let sparsities = args.sparsities.as_ref();
     option("sparsities", sparsities.map(|all| all.iter().map(f64::to_string).collect::<Vec<_>>().join(",")));
-    option("recipe", (plan.recipe == crate::config::Recipe::Rigl).then(|| "rigl".into()));
-    option("semantics", (plan.semantics == crate::config::Semantics::Official).then(|| "official".into()));
-    option("data", plan.data.as_ref().map(|dir| dir.to_string_lossy().into_owned()));
+    option("recipe", Some(reproduction.recipe.name().into()));
+    option("semantics", Some(reproduction.semantics.name().into()));
+    option("data", reproduction.data.as_ref().map(|dir| dir.to_string_lossy().into_owned()));
     option("device", args.machine.device.map(|device| device.to_string()));
     option("threads", args.machine.threads.map(|threads| threads.to_string()));
-    option("out", Some(super::super::args::absolute(&plan.out)?.to_string_lossy().into_owned()));
+    option("out", Some(absolute(&reproduction.out)?.to_string_lossy().into_owned()));
     Ok(words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "))
 }
 
 /// A job array. A task that is stopped before its time saves a checkpoint, is queued again, and goes on from there.
-fn script(args: &ReproduceArgs, plan: &Plan, command: &str, names: &[String]) -> Result<String> {
-    let log = super::super::args::absolute(&plan.out)?.join("slurm-%A-%a.log");
-    let gpu = matches!(plan.device, Device::Cuda(_));
+fn script(args: &ReproduceArgs, reproduction: &Reproduction, command: &str, names: &[String]) -> Result<String> {
+    let log = absolute(&reproduction.out)?.join("slurm-%A-%a.log");
+    let gpu = matches!(reproduction.device, Device::Cuda(_));
     let threads = args.machine.threads.map(|threads| format!("#SBATCH --cpus-per-task={threads}\n"));
     let runs: String = names.iter().map(|name| format!("  {name}\n")).collect();
     let count = names.len();
@@ -71,7 +76,7 @@ fn script(args: &ReproduceArgs, plan: &Plan, command: &str, names: &[String]) ->
          \x20 scontrol requeue \"${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}\"\n\
          fi\n\
          exit \"$status\"",
-        plan.scale.name(),
+        reproduction.scale.name(),
         count.saturating_sub(1),
         threads.unwrap_or_default(),
         if gpu { "#SBATCH --gpus-per-task=1\n" } else { "" },

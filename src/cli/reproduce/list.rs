@@ -2,16 +2,16 @@
 
 use serde_json::Value;
 
-use super::super::args::ReproduceArgs;
-use super::super::machine;
-use super::super::output::print;
 use super::{as_json, word};
+use crate::cli::args::ReproduceArgs;
+use crate::cli::machine;
+use crate::cli::output::print;
 use crate::config::{Config, Device};
 use crate::data::Dataset;
 use crate::error::Result;
 use crate::model::Model;
 use crate::report::table::Table;
-use crate::reproduce::{Experiment, Plan, State, Training};
+use crate::reproduce::{Experiment, Reproduction, State, Training};
 use crate::train::run::duration;
 use crate::train::schedule::Timetable;
 use crate::train::start;
@@ -49,7 +49,7 @@ impl Job<'_> {
 
 pub(super) fn print_list(
     args: &ReproduceArgs,
-    plan: &Plan,
+    reproduction: &Reproduction,
     experiments: &[Experiment],
     trainings: &[&Training],
 ) -> Result<()> {
@@ -99,7 +99,7 @@ pub(super) fn print_list(
     }
     row("all, each once", &jobs.iter().collect::<Vec<_>>());
     print(format_args!("{table}\n"))?;
-    let device = machine::backend(plan.device, None)?.device();
+    let device = machine::backend(reproduction.device, None)?.device();
     print(format_args!(
         "times from {TIMED_STEPS} steps of the least and the most sparse network of each kind on this {device}"
     ))

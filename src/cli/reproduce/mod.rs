@@ -13,11 +13,9 @@ use super::machine;
 use super::output::{print, tell};
 use super::progress::Progress;
 use super::train::Cache;
-use crate::config::Recipe;
-use crate::config::Semantics;
 use crate::config::key::did_you_mean;
 use crate::error::{Error, Result};
-use crate::reproduce::{self, Plan, Results, State, Training};
+use crate::reproduce::{self, Reproduction, Results, State, Training};
 use crate::train::checkpoint::write_atomically;
 use crate::train::run::{self, Surroundings};
 use crate::train::run_folder;
@@ -28,25 +26,25 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 pub(super) fn run(args: &ReproduceArgs) -> Result<()> {
     args.machine.use_threads()?;
-    let (plan, experiments) = (args.plan()?, args.experiments());
-    let all = plan.trainings(&experiments)?;
+    let (reproduction, experiments) = (args.reproduction()?, args.experiments());
+    let all = reproduction.trainings(&experiments)?;
     let trainings = selected(&all, args.only.as_deref())?;
     trainings.iter().try_for_each(|training| training.check())?;
     if let Some(form) = args.emit {
-        return emit::print_jobs(args, form, &plan, &trainings);
+        return emit::print_jobs(args, form, &reproduction, &trainings);
     }
     if args.list {
-        return list::print_list(args, &plan, &experiments, &trainings);
+        return list::print_list(args, &reproduction, &experiments, &trainings);
     }
     let failed = work_off(&trainings)?;
-    let results = experiments.iter().map(|&experiment| Results::read(&plan, experiment));
+    let results = experiments.iter().map(|&experiment| Results::read(&reproduction, experiment));
     let results = results.collect::<Result<Vec<_>>>()?;
-    report(args, &plan, &results, &all)?;
+    report(args, &reproduction, &results, &all)?;
     match failed {
         0 => Ok(()),
         _ => {
             let detail = format!("{failed} of {} trainings failed, the tables say why", trainings.len());
-            Err(Error::file(&plan.out, detail))
+            Err(Error::file(&reproduction.out, detail))
         }
     }
 }
@@ -152,17 +150,16 @@ fn keep(training: &Training, error: &Error) -> Result<()> {
 }
 
 /// How the numbers were made.
-fn about(plan: &Plan, results: &[Results]) -> Vec<String> {
+fn about(reproduction: &Reproduction, results: &[Results]) -> Vec<String> {
     let lines: Vec<_> = results.iter().flat_map(Results::lines).collect();
     let done = lines.iter().filter(|line| line.state == "measured").count();
-    let seeds = match plan.seeds {
+    let seeds = match reproduction.seeds {
         1 => "one seed, 0: no standard deviation".to_string(),
         k => format!("seeds 0 to {}: mean ± standard deviation", k - 1),
     };
-    let recipe = if plan.recipe == Recipe::Cigl { "cigl" } else { "rigl" };
-    let semantics = if plan.semantics == Semantics::Paper { "paper" } else { "official" };
+    let (recipe, semantics) = (reproduction.recipe.name(), reproduction.semantics.name());
     vec![
-        format!("scale {}", plan.scale.about()),
+        format!("scale {}", reproduction.scale.about()),
         format!("{seeds}; recipe {recipe}, semantics {semantics}"),
         "ECE as in the paper's code, 10 bins [lo, hi); it falls when accuracy collapses, so read it with accuracy and NLL".into(),
         format!("paper: as published; {done} of {} numbers are measured here, the others say why not", lines.len()),
@@ -171,10 +168,15 @@ fn about(plan: &Plan, results: &[Results]) -> Vec<String> {
 }
 
 /// Writes tables, figures and the page beside the runs, and prints the tables.
-fn report(args: &ReproduceArgs, plan: &Plan, results: &[Results], trainings: &[Training]) -> Result<()> {
-    let out = &plan.out;
+fn report(
+    args: &ReproduceArgs,
+    reproduction: &Reproduction,
+    results: &[Results],
+    trainings: &[Training],
+) -> Result<()> {
+    let out = &reproduction.out;
     std::fs::create_dir_all(out).map_err(|e| Error::file_because(out, "could not be made", e))?;
-    let about = about(plan, results);
+    let about = about(reproduction, results);
     for result in results {
         let name = result.experiment.name();
         write_atomically(&out.join(format!("{name}.md")), reproduce::markdown(result, &about).as_bytes())?;
