@@ -47,7 +47,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// A signal ended the run; a checkpoint was saved.
-    #[error("stopped by signal {signal}; go on with --resume")]
+    #[error("stopped by signal {signal}; the same command goes on from the last checkpoint (train with --resume)")]
     Interrupted {
         /// The signal's number: 2 is Ctrl-C, 15 SIGTERM.
         signal: i32,

@@ -173,6 +173,32 @@ fn a_fresh_random_mask_hurts_networks_that_were_trained_without_one() {
     );
 }
 
+#[test]
+fn a_signal_saves_a_checkpoint_and_stops_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = reproduce(&["table3"], folder.path(), &[]);
+    let process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let log = run(folder.path(), "rigl-0.9-s0").join("metrics.jsonl");
+    let since = Instant::now();
+    while !std::fs::read_to_string(&log).is_ok_and(|text| text.lines().count() > 3) {
+        assert!(since.elapsed() < PATIENCE);
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    succeed({
+        let mut kill = Command::new("kill");
+        kill.args(["-TERM", &process.id().to_string()]);
+        kill
+    });
+    let output = process.wait_with_output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(143), "{said}");
+    assert!(
+        said.lines().last().unwrap().starts_with("error: stopped by signal 15; the same command goes on"),
+        "{said}"
+    );
+    assert!(runs(folder.path()).len() <= 2, "others were begun after the signal");
+}
+
 /// Longer than any of these takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 

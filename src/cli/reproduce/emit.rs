@@ -1,7 +1,7 @@
 //! Trainings as jobs for a scheduler.
 
 use crate::cli::args::{Emit, ReproduceArgs, absolute};
-use crate::cli::output::print;
+use crate::cli::output::{print, tell};
 use crate::config::Device;
 use crate::error::Result;
 use crate::reproduce::{Reproduction, State, Training};
@@ -20,6 +20,10 @@ pub(super) fn print_jobs(
         if !done {
             names.push(quoted(&training.name));
         }
+    }
+    if names.is_empty() {
+        tell("nothing is left to train; the same command without --emit prints the tables");
+        return Ok(());
     }
     match form {
         Emit::List => names.iter().try_for_each(|name| print(format_args!("{command} --only {name}"))),
@@ -56,10 +60,10 @@ fn script(args: &ReproduceArgs, reproduction: &Reproduction, command: &str, name
     let gpu = matches!(reproduction.device, Device::Cuda(_));
     let threads = args.machine.threads.map(|threads| format!("#SBATCH --cpus-per-task={threads}\n"));
     let runs: String = names.iter().map(|name| format!("  {name}\n")).collect();
-    let count = names.len();
+    let last = names.len() - 1;
     Ok(format!(
         "#!/bin/bash\n\
-         # {count} trainings, one task each; submit with sbatch from a folder that all nodes see, adding account, time and partition.\n\
+         # One training a task; submit with sbatch from a folder that all nodes see, adding account, time and partition.\n\
          # Afterwards the same command without --emit assembles the tables.\n\
          #SBATCH --job-name=cigl-{}\n\
          #SBATCH --array=0-{}\n\
@@ -77,7 +81,7 @@ fn script(args: &ReproduceArgs, reproduction: &Reproduction, command: &str, name
          fi\n\
          exit \"$status\"",
         reproduction.scale.name(),
-        count.saturating_sub(1),
+        last,
         threads.unwrap_or_default(),
         if gpu { "#SBATCH --gpus-per-task=1\n" } else { "" },
         log.display(),

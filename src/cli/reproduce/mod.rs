@@ -68,17 +68,17 @@ fn selected<'a>(all: &'a [Training], filter: Option<&str>) -> Result<Vec<&'a Tra
 fn work_off(trainings: &[&Training]) -> Result<usize> {
     let signal = machine::signal()?;
     let (mut progress, mut data) = (Progress::new(), Cache::default());
-    let (mut left, mut failed, mut told) = (trainings.to_vec(), 0, false);
+    let numbered = trainings.iter().copied().zip(1..);
+    let (mut left, mut failed, mut told): (Vec<(&Training, usize)>, _, _) = (numbered.collect(), 0, false);
     while !left.is_empty() {
         let mut busy = vec![];
-        for training in left {
-            let at = trainings.iter().position(|other| other.name == training.name).map_or(0, |at| at + 1);
-            progress.of(&format!("[{at}/{}] {}", trainings.len(), training.name));
+        for (training, number) in left {
+            progress.of(&format!("[{number}/{}] {}", trainings.len(), training.name));
             let outcome = attempt(training, &mut data, &mut progress, &signal);
             progress.clear();
             match outcome {
                 Ok(()) => {}
-                Err(Error::Busy { .. }) => busy.push(training),
+                Err(Error::Busy { .. }) => busy.push((training, number)),
                 Err(stopped @ Error::Interrupted { .. }) => return Err(stopped),
                 Err(error) => {
                     failed += 1;
@@ -88,7 +88,8 @@ fn work_off(trainings: &[&Training]) -> Result<usize> {
             }
         }
         if !busy.is_empty() && !told {
-            tell(format_args!("waiting for {} trainings that other processes work on", busy.len()));
+            let plural = if busy.len() == 1 { "" } else { "s" };
+            tell(format_args!("waiting for {} training{plural} that other processes work on", busy.len()));
             told = true;
         }
         if !busy.is_empty() {
