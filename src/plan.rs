@@ -8,6 +8,7 @@ mod tests;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use crate::backend::{Backend, Map, Precision, Sink, Span};
 use crate::error::Result;
@@ -277,6 +278,21 @@ impl Plan {
         let ended = on.end_replay(done.is_ok());
         // The first failure is the one to tell.
         done.and(ended)
+    }
+
+    /// Replays both passes, each step by itself. Returns the seconds that the products with each masked weight took, by its ordinal.
+    pub(crate) fn time_products(&self, on: &mut dyn Backend) -> Result<Vec<f64>> {
+        let mut seconds = vec![];
+        for step in &self.steps {
+            let since = Instant::now();
+            self.replay(on, step)?;
+            let own = || step.io.parameters.iter().find_map(|slot| slot.weight);
+            if let Some(weight) = step.product.as_ref().map(|(product, _)| product.weight).or_else(own) {
+                seconds.resize(seconds.len().max(weight.layer + 1), 0.0);
+                seconds[weight.layer] += since.elapsed().as_secs_f64();
+            }
+        }
+        Ok(seconds)
     }
 
     /// Replays the forward pass and names the first layer whose value is not finite.

@@ -420,4 +420,9 @@ pub trait Backend: Send {
     fn prune_globally(&mut self, weights: &[(Weight, Span)], keep: usize) -> Result<()>;
     /// The mean |value| of `of` inside M.
     fn mean_magnitude(&mut self, weight: Weight, of: Span) -> Result<f64>;
+    /// Has a masked layer multiply on a kernel for sparse weights at the density that it has now (and below), or on one for dense ones
+    /// (and above). Which one runs never changes a result. False, and nothing done, on a device that has no such choice.
+    fn prefer(&mut self, _layer: usize, _sparse: bool) -> bool {
+        false
+    }
 }

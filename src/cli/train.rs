@@ -60,6 +60,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
             memory: machine::free_memory(),
             disk: machine::free_disk(folder.path()),
             tensorboard: args.tensorboard,
+            tune: args.tune,
         };
         let outcome = run::run(config, folder, splits, backend, &mut around);
         progress.clear();

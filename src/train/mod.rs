@@ -17,6 +17,7 @@ pub mod summary;
 pub mod tensorboard;
 pub mod trained;
 pub mod trainer;
+pub mod tuning;
 pub mod variational;
 
 pub use trainer::Trainer;

@@ -16,6 +16,7 @@ use super::start;
 use super::summary::{Outcome, Summary, costs};
 use super::trained::About;
 use super::trainer::{StepReport, Trainer};
+use super::tuning;
 use super::variational::divergence;
 use crate::backend::Backend;
 use crate::calibration::Evaluation;
@@ -58,6 +59,8 @@ pub struct Surroundings<'a> {
     pub memory: Option<u64>,
     /// Bytes of disk that may be used, where known.
     pub disk: Option<u64>,
+    /// Whether both kernels of every layer are [measured](super::tuning) before training, and the faster one taken.
+    pub tune: bool,
     /// Whether the log is kept for [TensorBoard](super::tensorboard) too.
     pub tensorboard: bool,
 }
@@ -108,6 +111,13 @@ fn work(
     let mut seconds = 0.0;
     if folder.checkpoint().is_file() {
         seconds = checkpoint::restore(trainer, &folder.checkpoint())?;
+    }
+    if around.tune {
+        let batch = config.train.batch_size.min(splits.train.len());
+        let line = tuning::tune(trainer.model(), batch, folder)?;
+        (around.watch)(Event::Line(line));
+    } else {
+        tuning::resume(trainer.model(), folder)?;
     }
     let mut log = train(trainer, folder, &mut seconds, plan, around)?;
     finish(trainer, config, splits, around)?;

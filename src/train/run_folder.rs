@@ -8,6 +8,7 @@
 //! checkpoint/     last.safetensors, model.safetensors, snapshot-NNNN.safetensors where the method keeps them
 //! plots/          .svg and .png
 //! evaluations/    what the network is worth under other ways of predicting, where that was asked for
+//! tuning.json     which kernels the layers run on, where --tune measured it
 //! failure.json    why the last attempt failed, until the next one
 //! ```
 
@@ -129,6 +130,11 @@ impl RunFolder {
     /// The snapshot of an epoch.
     pub fn snapshot(&self, epoch: u64) -> PathBuf {
         self.path.join(format!("checkpoint/snapshot-{epoch:04}.safetensors"))
+    }
+
+    /// Which kernels the layers run on, where that was measured.
+    pub fn tuning(&self) -> PathBuf {
+        self.path.join("tuning.json")
     }
 
     /// A plot without its ending.

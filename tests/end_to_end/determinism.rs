@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::program::{cigl, succeed, train, trained};
+use crate::program::{cigl, fail, succeed, train, trained};
 use crate::run_files::{assert_same_run, model};
 
 /// Runs a command with `change` applied and asserts that the run is that of the command alone.
@@ -62,4 +62,54 @@ fn another_seed_gives_another_model() {
     for name in ["conv1.weight", "conv3.weight.mask", "fc.bias"] {
         assert_ne!(one.all[name], two.all[name], "{name}");
     }
+}
+
+#[test]
+fn tuning_measures_every_layer_and_changes_no_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = trained(folder.path(), "plain", "cigl", &[]);
+    let tuned = folder.path().join("tuned");
+    // Stopped and resumed without the flag, the choice stays.
+    let mut first = train("cigl", &tuned, &["train.steps=25"]);
+    first.arg("--tune");
+    let said = String::from_utf8(succeed(first).stderr).unwrap();
+    assert!(said.contains("cigl s0: tuned: ") && said.contains("layers run on the sparse kernels"), "{said}");
+    let file = tuned.join("tuning.json");
+    let layers: Vec<serde_json::Value> = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    let names: Vec<&str> = layers.iter().map(|layer| layer["layer"].as_str().unwrap()).collect();
+    assert_eq!(names.len(), 6);
+    for (layer, name) in layers.iter().zip(&names) {
+        let [sparse, dense] = ["sparse_ms", "dense_ms"].map(|key| layer[key].as_f64().unwrap());
+        assert!(sparse > 0.0 && dense > 0.0, "{name}");
+        assert_eq!(layer["kernel"], if sparse <= dense { "sparse" } else { "dense" }, "{name}");
+    }
+    // Whatever is chosen, the run is the same.
+    for kernel in ["sparse", "dense"] {
+        let run = folder.path().join(kernel);
+        let mut command = train("cigl", &run, &[]);
+        command.args(["--tune"]);
+        succeed(command);
+        std::fs::remove_file(run.join("summary.json")).unwrap();
+        std::fs::remove_file(run.join("checkpoint/last.safetensors")).unwrap();
+        let forced: Vec<_> = layers
+            .iter()
+            .map(|layer| {
+                let mut layer = layer.clone();
+                layer["kernel"] = kernel.into();
+                layer
+            })
+            .collect();
+        std::fs::write(run.join("tuning.json"), serde_json::to_string(&forced).unwrap()).unwrap();
+        let mut again = train("cigl", &run, &[]);
+        again.arg("--resume");
+        succeed(again);
+        std::fs::remove_file(run.join("tuning.json")).unwrap();
+        assert_same_run(&run, &plain);
+    }
+    std::fs::write(&file, "[{}]").unwrap();
+    std::fs::remove_file(tuned.join("summary.json")).unwrap();
+    let mut broken = train("cigl", &tuned, &["train.steps=25"]);
+    broken.arg("--resume");
+    let error = fail(broken, 1);
+    assert!(error.contains("tuning.json: is not what --tune writes"), "{error}");
 }

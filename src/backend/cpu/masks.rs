@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::Cpu;
-use super::conv::{PackedWeights, SparseIndex};
+use super::conv::{PackedWeights, SparseIndex, sparse_below};
 use super::simd::{LANES, Lanes, Level, dispatch};
 use crate::backend::{Draw, Effective, Precision, Span, Weight};
 use crate::bitmask::BitMask;
@@ -25,6 +25,8 @@ pub(super) struct Layer {
     pub(super) effective: Vec<f32>,
     pub(super) index: SparseIndex,
     pub(super) packed: PackedWeights,
+    /// The density below which products run on the sparse kernel; the constant of the instruction set if not given.
+    sparse_below: Option<f64>,
     active: usize,
 }
 
@@ -39,6 +41,7 @@ impl Layer {
             effective: vec![0.0; len],
             index: SparseIndex::default(),
             packed: PackedWeights::default(),
+            sparse_below: None,
             active: len,
         }
     }
@@ -47,6 +50,18 @@ impl Layer {
         self.active = mask.count();
         self.mask = mask;
         self.index.clear();
+    }
+
+    /// Whether products run on the sparse kernel.
+    pub(super) fn runs_sparse(&self, level: Level) -> bool {
+        self.mask_density() < self.sparse_below.unwrap_or(sparse_below(level))
+    }
+
+    /// Moves the limit so that a layer of this density runs on the kernel asked for.
+    pub(super) fn prefer(&mut self, sparse: bool, level: Level) {
+        let density = self.mask_density();
+        let usual = sparse_below(level);
+        self.sparse_below = Some(if sparse { usual.max(density.next_up()) } else { usual.min(density) });
     }
 
     /// The density of M.
@@ -204,5 +219,33 @@ impl Cpu {
             let leak = leaks.get(layer.weight.layer).map(|&span| self.memory.get(span));
             layer.apply(which, self.memory.get(layer.weight.value), leak, self.precision, self.level);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_preferred_kernel_is_kept_to_the_density_at_which_it_was_preferred() {
+        use super::super::conv::sparse_below;
+        let level = Level::Avx2;
+        let usual = sparse_below(level);
+        let span = Span { at: 0, len: 100 };
+        let mut layer =
+            Layer::new(Weight { value: span, grad: span, layer: 0, out_channels: 1, in_channels: 100, kernel: [1, 1] });
+        let runs_sparse = |layer: &mut Layer, percent: usize| {
+            layer.set_mask(BitMask::from_fn(100, |i| i < percent));
+            layer.runs_sparse(level)
+        };
+        assert!(runs_sparse(&mut layer, 30) && !runs_sparse(&mut layer, 90) && (0.3..0.9).contains(&usual));
+        // Dense is preferred at 30 %: a sparser mask still runs sparse.
+        runs_sparse(&mut layer, 30);
+        layer.prefer(false, level);
+        assert!(!runs_sparse(&mut layer, 30) && runs_sparse(&mut layer, 20) && !runs_sparse(&mut layer, 90));
+        // Sparse is preferred at 90 %: a denser mask still runs dense.
+        runs_sparse(&mut layer, 90);
+        layer.prefer(true, level);
+        assert!(runs_sparse(&mut layer, 90) && runs_sparse(&mut layer, 30) && !runs_sparse(&mut layer, 95));
     }
 }

@@ -335,4 +335,9 @@ impl Backend for Cpu {
     fn mean_magnitude(&mut self, weight: Weight, of: Span) -> Result<f64> {
         Ok(self.mean_inside(weight, of))
     }
+
+    fn prefer(&mut self, layer: usize, sparse: bool) -> bool {
+        self.layers[layer].prefer(sparse, self.level);
+        true
+    }
 }

@@ -150,6 +150,9 @@ pub struct TrainArgs {
     /// Write the log for TensorBoard too: events.out.tfevents.* in the run folder
     #[arg(long)]
     pub tensorboard: bool,
+    /// Measure both kernels of every layer on this machine first, and train on the faster one. Results do not depend on it
+    #[arg(long)]
+    pub tune: bool,
     /// Print the final metrics as JSON
     #[arg(long)]
     pub json: bool,
@@ -533,7 +536,7 @@ mod tests {
         for (line, says) in [
             ("cigl train --out a --resume", false),
             ("cigl train --out a --resume --threads 2 --data d --json", false),
-            ("cigl train --out a --resume --tensorboard", false),
+            ("cigl train --out a --resume --tensorboard --tune", false),
             ("cigl train --resume --method rigl", true),
             ("cigl train --seeds 3", true),
             ("cigl train --out a --resume --precision f32", true),

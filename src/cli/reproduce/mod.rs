@@ -118,6 +118,7 @@ fn attempt(training: &Training, data: &mut Cache, progress: &mut Progress, signa
             memory: machine::free_memory(),
             disk: machine::free_disk(folder.path()),
             tensorboard: false,
+            tune: false,
         };
         run::run(config, folder, splits, backend, &mut around)?;
     }

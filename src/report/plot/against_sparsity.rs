@@ -2,11 +2,8 @@
 
 use plotters::prelude::PathElement;
 
-use super::chart::{
-    Area, Axis, Drawn, GRID, INK, SMALL, axes, decimals, font, page, pixels, rows_and_columns, stroke, text_centred,
-    title, whisker,
-};
-use super::look::{Legend, Sample, look};
+use super::chart::{Area, Axis, Drawn, GRID, INK, SMALL, axes, decimals, font, pixels, stroke, text_centred, whisker};
+use super::look::{Sample, grid, look};
 use super::panel::{Panel, names, sparsities};
 use crate::report::summary::percent;
 
@@ -22,18 +19,7 @@ const MARGINS: [i32; 4] = [72, 20, 10, 52];
 pub fn against_sparsity(name: &str, panels: &[Panel]) -> String {
     let (sparsities, names) = (sparsities(panels), names(panels));
     let width = (STEP * sparsities.len() as u32 + 92).max(440);
-    let (rows, columns) = rows_and_columns(panels.len(), width);
-    let legend = Legend::new(panels, &names, f64::from(columns * width));
-    let header = 44 + legend.height() as u32 + 8;
-    page(columns * width, header + rows * HEIGHT, |area| {
-        title(area, name)?;
-        legend.draw(area, 44.0, Sample::Line)?;
-        let (_, rest) = area.split_vertically(header as i32);
-        for (panel, cell) in panels.iter().zip(rest.split_evenly((rows as usize, columns as usize))) {
-            draw(area, &cell, panel, &sparsities, &names)?;
-        }
-        Ok(())
-    })
+    grid(name, panels, Sample::Line, [width, HEIGHT], |page, cell, panel| draw(page, cell, panel, &sparsities, &names))
 }
 
 fn draw(page: &Area, cell: &Area, panel: &Panel, sparsities: &[f64], names: &[&str]) -> Drawn {

@@ -5,10 +5,9 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, FontTransform};
 
 use super::chart::{
-    Area, Axis, Drawn, GREY, INK, PAPER, SMALL, axes, decimals, font, page, pixels, rows_and_columns, stroke,
-    text_centred, title, whisker,
+    Area, Axis, Drawn, GREY, INK, PAPER, SMALL, axes, decimals, font, pixels, stroke, text_centred, whisker,
 };
-use super::look::{Legend, Sample, look};
+use super::look::{Sample, grid, look};
 use super::panel::{Panel, Series, names, sparsities};
 use crate::report::summary::percent;
 
@@ -26,18 +25,7 @@ pub fn bars(name: &str, panels: &[Panel]) -> String {
     let methods = names.len().max(1) as u32;
     let bar = if methods > 7 { 18 } else { BAR };
     let width = (92 + sparsities.len() as u32 * (methods * bar + APART)).max(360);
-    let (rows, columns) = rows_and_columns(panels.len(), width);
-    let legend = Legend::new(panels, &names, f64::from(columns * width));
-    let header = 44 + legend.height() as u32 + 8;
-    page(columns * width, header + rows * HEIGHT, |area| {
-        title(area, name)?;
-        legend.draw(area, 44.0, Sample::Bar)?;
-        let (_, rest) = area.split_vertically(header as i32);
-        for (panel, cell) in panels.iter().zip(rest.split_evenly((rows as usize, columns as usize))) {
-            draw(area, &cell, panel, &sparsities, &names)?;
-        }
-        Ok(())
-    })
+    grid(name, panels, Sample::Bar, [width, HEIGHT], |page, cell, panel| draw(page, cell, panel, &sparsities, &names))
 }
 
 fn draw(page: &Area, cell: &Area, panel: &Panel, sparsities: &[f64], names: &[&str]) -> Drawn {

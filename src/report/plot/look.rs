@@ -6,9 +6,9 @@ use plotters::style::{Color, RGBColor, ShapeStyle};
 
 use super::chart::{
     Area, BLUE, Drawn, GREEN, INK, ORANGE, PAPER, PURPLE, Pixels, SKY, SMALL, SWATCH, VERMILION, block, dashed_swatch,
-    dashes, hatch, legend, stroke, swatch, width_of,
+    dashes, hatch, legend, page, rows_and_columns, stroke, swatch, title, width_of,
 };
-use super::panel::Panel;
+use super::panel::{Panel, names};
 
 const COLORS: [RGBColor; 7] = [VERMILION, BLUE, GREEN, PURPLE, INK, ORANGE, SKY];
 /// Radius of a marker in pixels.
@@ -182,4 +182,24 @@ const MARGIN: f64 = 16.0;
 /// The look of the method called `name`.
 pub(super) fn look(names: &[&str], name: &str) -> Look {
     Look::new(names.iter().position(|known| *known == name).unwrap_or(0))
+}
+
+/// A page with the legend of all panels on top and a cell of `width` x `height` pixels for each, drawn by `draw` on (page, cell).
+pub(super) fn grid(
+    name: &str,
+    panels: &[Panel],
+    sample: Sample,
+    [width, height]: [u32; 2],
+    draw: impl Fn(&Area, &Area, &Panel) -> Drawn,
+) -> String {
+    let (rows, columns) = rows_and_columns(panels.len(), width);
+    let legend = Legend::new(panels, &names(panels), f64::from(columns * width));
+    let header = 44 + legend.height() as u32 + 8;
+    page(columns * width, header + rows * height, |area| {
+        title(area, name)?;
+        legend.draw(area, 44.0, sample)?;
+        let (_, rest) = area.split_vertically(header as i32);
+        let cells = rest.split_evenly((rows as usize, columns as usize));
+        panels.iter().zip(&cells).try_for_each(|(panel, cell)| draw(area, cell, panel))
+    })
 }

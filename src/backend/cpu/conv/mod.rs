@@ -242,7 +242,7 @@ fn correlate(
     y: (&mut [f32], Grid),
     add: bool,
 ) {
-    if layer.mask_density() < sparse_below(level) {
+    if layer.runs_sparse(level) {
         sparse::correlate(level, layer, view, x, stencils, around, y, add);
     } else {
         let packed = layer.packed.get(view, stencils, &layer.effective);
@@ -296,7 +296,7 @@ impl Cpu {
         let stencil = Stencil::forward(gx, gy, w.kernel, conv);
         let layer = &mut self.layers[w.layer];
         let [x, dy, dw] = self.memory.apart([x.range(), dy.range(), w.grad.range()]);
-        if self.step.extent == Extent::Active && layer.mask_density() < sparse_below(level) {
+        if self.step.extent == Extent::Active && layer.runs_sparse(level) {
             let view = View { weight: w, direction: Direction::Forward };
             let index = layer.index.index(view, gx, std::slice::from_ref(&stencil), &layer.mask);
             weight_grad::active(level, index, &stencil, (x, gx), (dy, gy), dw, add);
