@@ -208,6 +208,28 @@ unsafe fn masked<L: Lanes>(inside: &[u32], kept: Option<&[u32]>, scale: f32, fro
     }
 }
 
+/// Sets values to 0 where a mask over them is 0; an empty slice stands for values that are not there.
+pub(super) fn clear_outside(inside: &BitMask, values: &mut [f32], level: Level) {
+    values.par_chunks_mut(32 * WORDS).zip(inside.words().par_chunks(WORDS)).for_each(|(values, inside)| {
+        dispatch!(level, cleared(inside: &[u32] = inside, values: &mut [f32] = values));
+    });
+}
+
+/// Sets values to 0 where the words of 32 elements each are 0.
+#[inline(always)]
+unsafe fn cleared<L: Lanes>(inside: &[u32], values: &mut [f32]) {
+    for (values, &bits) in values.chunks_mut(32).zip(inside) {
+        match <&mut [f32; 32]>::try_from(&mut *values) {
+            Ok(values) => {
+                for (i, x) in values.iter_mut().enumerate() {
+                    *x = if bits >> i & 1 == 1 { *x } else { 0.0 };
+                }
+            }
+            Err(_) => values.iter_mut().enumerate().filter(|(i, _)| bits >> i & 1 == 0).for_each(|(_, x)| *x = 0.0),
+        }
+    }
+}
+
 impl Cpu {
     pub(super) fn draw_masks(&mut self, draw: &Draw) {
         let level = self.level;

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::Cpu;
+use super::masks::clear_outside;
 use super::memory::Place;
 use super::smallest::smallest;
 use crate::backend::{Growth, PruneAndGrow, Span, Weight};
@@ -69,27 +70,16 @@ impl Cpu {
         let velocity = velocity.map_or(0..0, Place::range);
         let leak_range = leak.map_or(0..0, Place::range);
         let [value, velocity, leak_values] = self.memory.apart([weight.value.range(), velocity, leak_range]);
-        let came = mask.without(&layer.mask);
-        // What is in neither mask is 0 already, but for what leaks.
-        let changed = match leak {
-            None => {
-                let mut changed = layer.mask.without(&mask);
-                changed.unite(&came);
-                changed
-            }
-            Some(_) => mask.without(&came).complement(),
-        };
-        for i in changed.ones_at() {
+        let stayed = mask.without(&mask.without(&layer.mask));
+        let mut valued = stayed.clone();
+        if leak.is_some() {
             // The released code clears what the network holds; what Z dropped keeps its stale value aside.
-            if leak.is_none() || layer.random.get(i) {
-                value[i] = 0.0;
-            }
-            if let Some(leak) = leak_values.get_mut(i) {
-                *leak = 0.0;
-            }
-            if let (Some(v), false) = (velocity.get_mut(i), dense) {
-                *v = 0.0;
-            }
+            valued.unite(&layer.random.complement());
+        }
+        clear_outside(&valued, value, self.level);
+        clear_outside(&stayed, leak_values, self.level);
+        if !dense {
+            clear_outside(&stayed, velocity, self.level);
         }
         layer.set_mask(mask);
     }

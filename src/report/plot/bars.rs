@@ -15,6 +15,8 @@ const HEIGHT: u32 = 340;
 /// Pixels of a bar with its air, and between two groups.
 const BAR: u32 = 24;
 const APART: u32 = 30;
+/// Pixels that "not run" takes, and a marker's radius.
+const WORDS: f64 = 66.0;
 const MARGINS: [i32; 4] = [72, 20, 10, 52];
 
 /// Every panel's values as bars with 95 % intervals: a group a sparsity, a bar a method. What the paper published is a hollow marker
@@ -49,7 +51,13 @@ fn draw(page: &Area, cell: &Area, panel: &Panel, sparsities: &[f64], names: &[&s
         text_centred(page, &percent(sparsity), (x, foot + 14.0), font(SMALL, INK))?;
         for (j, name) in names.iter().enumerate() {
             let slot = left + j as f64;
-            let whole = pixels(&chart, (slot, range[0]), (slot + 1.0, range[1]));
+            let mut whole = pixels(&chart, (slot, range[0]), (slot + 1.0, range[1]));
+            let published = of(name, true).and_then(|series| series.at(sparsity));
+            let marker = published.map(|point| pixels(&chart, (slot + 0.5, point.mean), (slot + 0.5, point.mean)));
+            // The words stand above a marker that would cover them.
+            if let Some([_, y, ..]) = marker.filter(|marker| whole[3] - marker[1] < WORDS) {
+                whole[3] = y - 10.0;
+            }
             match of(name, false).and_then(|series| series.at(sparsity)) {
                 None => not_run(page, whole)?,
                 Some(point) => {
@@ -65,8 +73,7 @@ fn draw(page: &Area, cell: &Area, panel: &Panel, sparsities: &[f64], names: &[&s
                     }
                 }
             }
-            if let Some(point) = of(name, true).and_then(|series| series.at(sparsity)) {
-                let [x, y, ..] = pixels(&chart, (slot + 0.5, point.mean), (slot + 0.5, point.mean));
+            if let Some([x, y, ..]) = marker {
                 page.draw(&Circle::new((x as i32, y as i32), 9, PAPER.filled()))?;
                 look(names, name).marker(page, (x, y), true)?;
             }
