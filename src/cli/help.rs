@@ -62,6 +62,7 @@ Examples:
   cigl train --preset fashion-mnist --data ~/data --method rigl --method cigl
   cigl eval runs/digits-cigl-0.9-s0
   cigl calibrate predictions.npz
+  cigl reproduce table3 --scale short --data ~/data
   cigl train --help";
 
 /// Examples of `train`.

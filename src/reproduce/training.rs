@@ -72,6 +72,11 @@ impl Training {
         State::of(&self.folder)
     }
 
+    /// Whether nothing is left to train or to measure.
+    pub fn is_done(&self) -> bool {
+        self.folder.progress() == Progress::Finished && self.unmeasured().is_empty()
+    }
+
     /// The rows that are not measured yet.
     pub fn unmeasured(&self) -> Vec<Row> {
         let missing = |row: &Row| !self.folder.evaluation(file_name(*row)).is_file();

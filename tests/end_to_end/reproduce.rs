@@ -299,12 +299,24 @@ fn a_failed_run_is_in_the_table_with_its_reason_and_the_others_are_run() {
 #[test]
 fn data_that_are_not_there_fail_each_run_with_where_to_get_them() {
     let folder = tempfile::tempdir().unwrap();
-    let mut command = cigl();
-    command.args(["reproduce", "table1", "--scale", "short", "--sparsities", "0.9", "--out"]).arg(folder.path());
-    let output = command.output().unwrap();
+    let (out, data) = (folder.path().join("out"), folder.path().join("data"));
+    std::fs::create_dir(&data).unwrap();
+    let short = || {
+        let mut command = cigl();
+        command.args(["reproduce", "table1", "--scale", "short", "--sparsities", "0.9", "--out"]).arg(&out);
+        command
+    };
+    // Forgotten, they are asked for before anything is begun.
+    let error = fail(short(), 2);
+    assert!(error.contains("expected --data DIR") && error.contains("cifar-10-binary.tar.gz"), "{error}");
+    assert!(!out.exists());
+    let mut command = short();
+    let output = command.arg("--data").arg(&data).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let shown = String::from_utf8(output.stdout).unwrap();
-    assert!(shown.contains("expected --data DIR") && shown.contains("cifar-10-binary.tar.gz"), "{shown}");
+    for archive in ["cifar-10-binary.tar.gz", "cifar-100-binary.tar.gz"] {
+        assert!(shown.contains("failed: rigl at 90 %: ") && shown.contains(archive), "{shown}");
+    }
 }
 
 #[test]

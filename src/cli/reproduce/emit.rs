@@ -4,7 +4,7 @@ use crate::cli::args::{Emit, ReproduceArgs, absolute};
 use crate::cli::output::{print, tell};
 use crate::config::Device;
 use crate::error::Result;
-use crate::reproduce::{Reproduction, State, Training};
+use crate::reproduce::{Reproduction, Training};
 
 /// Prints a job for each training that is not done. Every job ends in the run folder that `cigl reproduce` itself would use.
 pub(super) fn print_jobs(
@@ -14,13 +14,8 @@ pub(super) fn print_jobs(
     trainings: &[&Training],
 ) -> Result<()> {
     let command = command(args, reproduction)?;
-    let mut names = vec![];
-    for training in trainings {
-        let done = matches!(training.state()?, State::Measured(_)) && training.unmeasured().is_empty();
-        if !done {
-            names.push(quoted(&training.name));
-        }
-    }
+    let left = trainings.iter().filter(|training| !training.is_done());
+    let names: Vec<String> = left.map(|training| quoted(&training.name)).collect();
     if names.is_empty() {
         tell("nothing is left to train; the same command without --emit prints the tables");
         return Ok(());

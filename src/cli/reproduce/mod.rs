@@ -36,6 +36,11 @@ pub(super) fn run(args: &ReproduceArgs) -> Result<()> {
     if args.list {
         return list::print_list(args, &reproduction, &experiments, &trainings);
     }
+    // A forgotten --data is told once, not as the failure of every training.
+    let left = trainings.iter().find(|training| !training.is_done());
+    if let (None, Some(first)) = (&reproduction.data, left) {
+        first.config.data.dataset.load(None, first.config.limits())?;
+    }
     let failed = work_off(&trainings)?;
     let results = experiments.iter().map(|&experiment| Results::read(&reproduction, experiment));
     let results = results.collect::<Result<Vec<_>>>()?;
