@@ -9,7 +9,7 @@ use crate::calibration::Metrics;
 use crate::error::Result;
 use crate::report::html::{Page, Part, Section};
 use crate::report::plot::{self, Panel, Point, Series};
-use crate::report::summary::{half_width, mean_and_sd};
+use crate::report::summary::{half_width, mean, mean_and_sd};
 use crate::report::table::Table;
 use crate::train::summary::Summary;
 
@@ -101,7 +101,7 @@ fn ece_interval(group: &Group) -> Option<[f64; 2]> {
     match group.finished()[..] {
         [summary] => summary.test.intervals.ece_ci95,
         _ => {
-            let (mean, half) = (values.iter().sum::<f64>() / values.len() as f64, half_width(&values)?);
+            let (mean, half) = (mean(&values)?, half_width(&values)?);
             Some([(mean - half).max(0.0), mean + half])
         }
     }
@@ -180,7 +180,7 @@ fn panel(name: &str, groups: &[&Group], of: impl Fn(&Metrics) -> (f64, Option<[f
             _ => half_width(&values),
         };
         // A sparsity without a result keeps its place on the axis.
-        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        let mean = mean(&values).unwrap_or(f64::NAN);
         let point = Point { sparsity: group.sparsity, mean, half_width };
         match panel.series.iter_mut().find(|series| series.name == group.method) {
             Some(series) => series.points.push(point),
