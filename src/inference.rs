@@ -102,7 +102,7 @@ impl InferenceSession {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::bitmask::BitMask;
     use crate::graph::Role;
@@ -115,9 +115,14 @@ mod tests {
         network(name, NetworkOptions { width: 0.25, ..NetworkOptions::default() })
     }
 
-    /// A network with every other layer at density .2 and statistics that are not those of the start.
+    /// One of the known networks, as [`altered`] leaves it.
     fn trained(name: &str) -> Model {
-        let mut model = Model::new(body(name).unwrap(), IMAGE, 5, Box::new(Cpu::new())).unwrap();
+        altered(Model::new(body(name).unwrap(), IMAGE, 5, Box::new(Cpu::new())).unwrap())
+    }
+
+    /// The network with every other layer at density .2, and scales, shifts and statistics unlike those of the start: a fresh residual
+    /// block is the identity, whatever is in it.
+    pub(crate) fn altered(mut model: Model) -> Model {
         model.initialise(1).unwrap();
         let mut draws = Stream::new(2, Domain::Weights, 0, 0);
         for (id, p) in model.parameters().clone().iter().filter(|(_, p)| p.role != Role::Weight) {

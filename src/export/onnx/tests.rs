@@ -1,9 +1,9 @@
 use super::*;
 use crate::backend::cpu::Cpu;
 use crate::backend::{Extent as Weights, StepState};
-use crate::bitmask::BitMask;
 use crate::data::Normalisation;
-use crate::graph::{Graph, NodeId, Role};
+use crate::graph::{Graph, NodeId};
+use crate::inference::tests::altered;
 use crate::nn::{Network, NetworkOptions, network};
 use crate::op::SoftmaxCrossEntropy;
 use crate::rng::{Domain, Stream};
@@ -12,23 +12,8 @@ use prost::Message;
 const IMAGE: [usize; 3] = [3, 32, 32];
 const CLASSES: usize = 5;
 
-/// A network with every other layer at density .2, and scales, shifts and statistics unlike those of the start: a fresh residual block
-/// is the identity, whatever is in it.
 fn model(network: Box<dyn Network>) -> Model {
-    let mut model = Model::new(network, IMAGE, CLASSES, Box::new(Cpu::new())).unwrap();
-    model.initialise(1).unwrap();
-    let mut draws = Stream::new(2, Domain::Weights, 0, 0);
-    for (id, p) in model.parameters().clone().iter().filter(|(_, p)| p.role != Role::Weight) {
-        let draw = |x: f64| if p.role == Role::RunningVariance { 0.5 + x } else { x - 0.3 };
-        let values: Vec<f32> = (0..p.len()).map(|_| draw(draws.uniform()) as f32).collect();
-        model.write(id, model.value(id), &values).unwrap();
-    }
-    for weight in model.weights().into_iter().filter(|weight| weight.layer % 2 == 1) {
-        let mask = BitMask::from_fn(weight.len(), |_| draws.uniform() < 0.2);
-        model.backend().write_mask(weight.layer, &mask).unwrap();
-    }
-    model.use_deterministic_weights().unwrap();
-    model
+    altered(Model::new(network, IMAGE, CLASSES, Box::new(Cpu::new())).unwrap())
 }
 
 fn about(temperature: Option<f64>) -> About {
