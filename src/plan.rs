@@ -10,10 +10,10 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use crate::backend::{Backend, Map, Precision, Sink, Span};
+use crate::backend::{Backend, Map, Operand, Precision, Product, Sink, Span};
 use crate::error::Result;
 use crate::graph::{Graph, Node, NodeId};
-use crate::op::{Demand, Io, Product, Slot};
+use crate::op::{Demand, Fusion, Io, Slot};
 use crate::shape::Shape;
 
 /// Places start at multiples of this many 4-byte words: one cache line, one vector.
@@ -114,7 +114,12 @@ impl Plan {
         base: usize,
     ) -> Plan {
         let absorbed = absorbed(&graph, keep);
+        let fused = Fused::new(&graph, keep, &absorbed, backend);
         let mut trace = Trace::new(&graph, loss, &absorbed);
+        for formed in (0..graph.nodes.len()).filter(|&i| fused.formed[i]) {
+            let (read, x) = (trace.value_live[formed].1, graph.nodes[formed].args[0].0);
+            trace.value_live[x].1 = trace.value_live[x].1.max(read);
+        }
         let mut halos = halos(&graph);
         let shared = shared_gradients(&graph, &trace);
         for (i, &of) in shared.iter().enumerate().filter(|&(i, &of)| i != of) {
@@ -147,7 +152,7 @@ impl Plan {
         for (i, node) in graph.nodes.iter().enumerate() {
             let kept = keep.contains(&NodeId(i)) || loss == Some(NodeId(i));
             let last = if kept { steps - 1 } else { trace.value_live[i].1 };
-            let stored = !absorbed.iter().any(|of| of.is_some_and(|(conv, _)| conv == i));
+            let stored = !fused.formed[i] && !absorbed.iter().any(|of| of.is_some_and(|(conv, _)| conv == i));
             let len = if stored { backend.map_len(node.shape, halos.value[i], precisions[i]) } else { 0 };
             values.push(place(i, Content::Value, precisions[i], len, (trace.value_live[i].0, last)));
             gradients.push(trace.gradient_live[i].map(|live| {
@@ -157,8 +162,10 @@ impl Plan {
             let shapes: Vec<Shape> = node.args.iter().map(|a| graph.shape(*a)).collect();
             let floats = node.op.as_ref().map_or(0, |op| op.workspace(&shapes));
             workspaces.push((floats > 0).then(|| {
-                let until = trace.backward_step[i].unwrap_or(trace.value_live[i].0);
-                let live = (trace.value_live[i].0, if kept { steps - 1 } else { until });
+                let (own, read) = trace.value_live[i];
+                let first = fused.taken_by[i].map_or(own, |by| trace.value_live[by].0);
+                let until = trace.backward_step[i].unwrap_or(if fused.formed[i] { read } else { own });
+                let live = (first, if kept { steps - 1 } else { until });
                 place(i, Content::Workspace, Precision::F32, floats, live)
             }));
         }
@@ -171,6 +178,20 @@ impl Plan {
         let maps: Vec<Map> = (0..graph.nodes.len()).map(|i| map(values[i], halos.value[i])).collect();
         let workspace =
             |i: usize| workspaces[i].map_or(Span::default(), |p: usize| Span { at: places[p].at, len: places[p].len });
+        let batch_norm = |i: usize| {
+            let node = &graph.nodes[i];
+            node.op.as_ref()?.batch_norm(&Io {
+                args: node.args.iter().map(|a| maps[a.0]).collect(),
+                out: maps[i],
+                grad_out: None,
+                grads: vec![],
+                fusion: Fusion::default(),
+                parameters: node.parameters.iter().map(|p| slots[p.0]).collect(),
+                add_grad: vec![],
+                workspace: workspace(i),
+            })
+        };
+        let operand = |i: usize| if fused.formed[i] { batch_norm(i) } else { None };
         let list = trace
             .order
             .iter()
@@ -186,14 +207,22 @@ impl Plan {
                     out: maps[step.node],
                     grad_out: grad(step.node),
                     grads: node.args.iter().zip(&step.grads).map(sink).collect(),
+                    fusion: Fusion {
+                        operand: node.args.first().and_then(|a| operand(a.0)),
+                        statistics: fused.statistics[step.node].and_then(batch_norm),
+                        has_statistics: fused.taken_by[step.node].is_some(),
+                        formed_later: fused.formed[step.node],
+                    },
                     parameters: node.parameters.iter().map(|p| slots[p.0]).collect(),
                     add_grad: step.add_parameters.clone(),
                     workspace: workspace(step.node),
                 };
                 let product = absorbed[step.node].filter(|_| step.pass == Pass::Forward).and_then(|(of, arg)| {
-                    let of = &graph.nodes[of];
-                    let (x, weight) = (maps[of.args[0].0], slots[of.parameters[0].0].weight?);
-                    Some((Product { x, weight, conv: of.op.as_ref()?.convolution()? }, arg))
+                    let (of, statistics) = (&graph.nodes[of], io.fusion.statistics);
+                    let x = of.args[0].0;
+                    let x = operand(x).map_or(Operand::Stored(maps[x]), Operand::Normalised);
+                    let (weight, conv) = (slots[of.parameters[0].0].weight?, of.op.as_ref()?.convolution()?);
+                    Some((Product { x, weight, conv, residual: None, statistics }, arg))
                 });
                 Step { node: step.node, pass: step.pass, io, product, adds: step.grads.clone() }
             })
@@ -300,6 +329,9 @@ impl Plan {
         for step in &self.steps[..self.backward_at] {
             self.replay(on, step)?;
             let node = &self.graph.nodes[step.node];
+            if step.io.fusion.formed_later {
+                continue;
+            }
             if on.read_map(self.maps[step.node])?.iter().any(|x| !x.is_finite()) {
                 return Ok(Some(node.name.clone()));
             }
@@ -454,6 +486,49 @@ fn absorbed(graph: &Graph, keep: &[NodeId]) -> Vec<Option<(usize, usize)>> {
         args.find(fits).map(|(at, arg)| (arg.0, at))
     };
     graph.nodes.iter().map(of).collect()
+}
+
+/// What steps share on devices that fuse convolutions with batch norms.
+struct Fused {
+    /// Batch norms whose results are not stored: their readers, convolutions of stride 1, form them.
+    formed: Vec<bool>,
+    /// For each node that computes a convolution the batch norm whose statistics it takes along.
+    statistics: Vec<Option<usize>>,
+    /// The inverse.
+    taken_by: Vec<Option<usize>>,
+}
+
+impl Fused {
+    fn new(graph: &Graph, keep: &[NodeId], absorbed: &[Option<(usize, usize)>], backend: &dyn Backend) -> Self {
+        let nodes = &graph.nodes;
+        let mut fused = Fused {
+            formed: vec![false; nodes.len()],
+            statistics: vec![None; nodes.len()],
+            taken_by: vec![None; nodes.len()],
+        };
+        if !backend.fuses_batch_norm() {
+            return fused;
+        }
+        let convolution = |i: usize| nodes[i].op.as_ref().and_then(|op| op.convolution());
+        for (i, node) in nodes.iter().enumerate() {
+            if !node.op.as_ref().is_some_and(|op| op.normalises_by_batch()) {
+                continue;
+            }
+            let x = node.args[0].0;
+            // The sum that computes a convolution takes its statistics when it has added the rest.
+            if fused.statistics[x].is_none() && (convolution(x).is_some() || absorbed[x].is_some()) {
+                fused.statistics[x] = Some(i);
+                fused.taken_by[i] = Some(x);
+            }
+            let mut readers = (0..nodes.len()).filter(|&r| nodes[r].args.contains(&NodeId(i))).peekable();
+            fused.formed[i] = node.args.len() == 1
+                && !keep.contains(&NodeId(i))
+                && backend.forms_operands(node.shape)
+                && readers.peek().is_some()
+                && readers.all(|r| convolution(r).is_some_and(|conv| conv.stride == 1));
+        }
+        fused
+    }
 }
 
 /// In whose place each node's gradient lies: its own, or, for a term of a sum, the sum's, whose gradient it is to begin with.

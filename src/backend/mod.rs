@@ -145,6 +145,40 @@ pub struct BatchNorm {
     pub relu: bool,
 }
 
+/// What a product multiplies weights with.
+#[derive(Clone, Copy, Debug)]
+pub enum Operand {
+    /// A map.
+    Stored(Map),
+    /// What [`Backend::batch_norm`] would make of a map, from the statistics in `batch`; formed where it is read, stored nowhere.
+    Normalised(BatchNorm),
+}
+
+impl Operand {
+    /// The map that is read.
+    pub fn map(&self) -> Map {
+        match self {
+            Operand::Stored(map) => *map,
+            Operand::Normalised(bn) => bn.x,
+        }
+    }
+}
+
+/// A convolution and what is done along the way.
+#[derive(Clone, Copy, Debug)]
+pub struct Product {
+    /// What is convolved.
+    pub x: Operand,
+    /// With what.
+    pub weight: Weight,
+    /// How.
+    pub conv: Conv,
+    /// Added to the result.
+    pub residual: Option<Map>,
+    /// The batch norm behind, whose statistics the result's are: what [`Backend::batch_statistics`] does besides.
+    pub statistics: Option<BatchNorm>,
+}
+
 /// Random masks for all layers: Bernoulli bits keyed by (seed, domain, step, layer, element).
 #[derive(Clone, Debug)]
 pub struct Draw<'a> {
@@ -311,6 +345,31 @@ pub trait Backend: Send {
         Ok(())
     }
 
+    /// Whether products fuse with the batch norms before and behind them. Plans ask for [`Backend::fused_conv2d`],
+    /// [`Backend::fused_conv2d_grad`], [`Backend::batch_statistics`] and [`Backend::batch_norm_by_batch`] only where this is true.
+    fn fuses_batch_norm(&self) -> bool {
+        false
+    }
+    /// Whether it pays to form normalised operands of this shape anew for every product of stride 1, rather than to store them.
+    fn forms_operands(&self, _shape: Shape) -> bool {
+        false
+    }
+    /// y = conv(x, w) + residual, with everything that [`Product`] asks for.
+    fn fused_conv2d(&mut self, _product: &Product, _y: Map) -> Result<()> {
+        unreachable!("this device does not fuse")
+    }
+    /// dw and dx of [`Backend::fused_conv2d`], as [`Backend::conv2d_grad_weight`] and [`Backend::conv2d_grad_input`] give them.
+    fn fused_conv2d_grad(&mut self, _product: &Product, _dy: Map, _add: bool, _dx: Option<Sink<Map>>) -> Result<()> {
+        unreachable!("this device does not fuse")
+    }
+    /// What [`Backend::batch_norm`] does besides its result: the batch's statistics, which move the running ones.
+    fn batch_statistics(&mut self, _bn: &BatchNorm) -> Result<()> {
+        unreachable!("this device does not fuse")
+    }
+    /// The result of [`Backend::batch_norm`], of statistics that are there already.
+    fn batch_norm_by_batch(&mut self, _bn: &BatchNorm, _y: Map) -> Result<()> {
+        unreachable!("this device does not fuse")
+    }
     /// y = conv(x, w): cross-correlation, zero padding.
     fn conv2d(&mut self, x: Map, w: Weight, conv: Conv, y: Map) -> Result<()>;
     /// y = conv(x, w) + residual. What `y` holds in between has its precision.

@@ -1,7 +1,7 @@
 //! Ops without parameters that keep the element count: ReLU, residual addition, flattening.
 
-use super::{Io, Op, Product, Reads};
-use crate::backend::Backend;
+use super::{Io, Op, Reads};
+use crate::backend::{Backend, Product};
 use crate::error::{Error, Result};
 use crate::shape::Shape;
 
@@ -63,7 +63,11 @@ impl Op for Add {
     }
 
     fn forward_of(&self, on: &mut dyn Backend, io: &Io, product: &Product, arg: usize) -> Result<()> {
-        on.conv2d_add(product.x, product.weight, product.conv, io.arg(1 - arg), io.out)
+        let residual = io.arg(1 - arg);
+        if on.fuses_batch_norm() {
+            return on.fused_conv2d(&Product { residual: Some(residual), ..*product }, io.out);
+        }
+        on.conv2d_add(product.x.map(), product.weight, product.conv, residual, io.out)
     }
 
     fn forward(&self, on: &mut dyn Backend, io: &Io) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Batch normalisation (Ioffe & Szegedy 2015), with the residual addition and the ReLU that may follow in the same pass.
 
-use super::{Io, Op, Product, Reads};
-use crate::backend::{Backend, BatchNorm};
+use super::{Io, Op, Reads};
+use crate::backend::{Backend, BatchNorm, Product};
 use crate::error::{Error, Result};
 use crate::shape::Shape;
 
@@ -68,19 +68,30 @@ impl Op for BatchNormalise {
         if self.inference { 0 } else { 2 * args[0].c }
     }
 
+    fn normalises_by_batch(&self) -> bool {
+        !self.inference
+    }
+
+    fn batch_norm(&self, io: &Io) -> Option<BatchNorm> {
+        (!self.inference).then(|| self.describe(io))
+    }
+
     fn absorbs(&self, arg: usize) -> bool {
         self.inference && arg == 0
     }
 
     fn forward_of(&self, on: &mut dyn Backend, io: &Io, product: &Product, _arg: usize) -> Result<()> {
-        on.conv2d_batch_norm(product.x, product.weight, product.conv, &self.describe(io), io.out)
+        on.conv2d_batch_norm(product.x.map(), product.weight, product.conv, &self.describe(io), io.out)
     }
 
     fn forward(&self, on: &mut dyn Backend, io: &Io) -> Result<()> {
-        if self.inference {
-            on.batch_norm_inference(&self.describe(io), io.out)
-        } else {
-            on.batch_norm(&self.describe(io), io.out)
+        let bn = self.describe(io);
+        match (io.fusion.has_statistics, io.fusion.formed_later) {
+            _ if self.inference => on.batch_norm_inference(&bn, io.out),
+            (false, false) => on.batch_norm(&bn, io.out),
+            (true, false) => on.batch_norm_by_batch(&bn, io.out),
+            (false, true) => on.batch_statistics(&bn),
+            (true, true) => Ok(()),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Masked convolution; a masked linear layer is one over single pixels.
 
 use super::{Demand, Io, Op, Reads};
-use crate::backend::{Backend, Conv};
+use crate::backend::{Backend, Conv, Product};
 use crate::error::{Error, Result};
 use crate::shape::Shape;
 
@@ -14,6 +14,13 @@ pub(crate) struct Convolve {
     pub(crate) in_channels: usize,
     pub(crate) kernel: usize,
     pub(crate) conv: Conv,
+}
+
+impl Convolve {
+    fn product(&self, io: &Io) -> Product {
+        let (x, weight, statistics) = (io.operand(), io.weight(0), io.fusion.statistics);
+        Product { x, weight, conv: self.conv, residual: None, statistics }
+    }
 }
 
 impl Op for Convolve {
@@ -68,10 +75,16 @@ impl Op for Convolve {
     }
 
     fn forward(&self, on: &mut dyn Backend, io: &Io) -> Result<()> {
+        if on.fuses_batch_norm() {
+            return on.fused_conv2d(&self.product(io), io.out);
+        }
         on.conv2d(io.arg(0), io.weight(0), self.conv, io.out)
     }
 
     fn backward(&self, on: &mut dyn Backend, io: &Io) -> Result<()> {
+        if on.fuses_batch_norm() {
+            return on.fused_conv2d_grad(&self.product(io), io.grad_out(), io.add_grad[0], io.grad(0));
+        }
         on.conv2d_grad_weight(io.arg(0), io.grad_out(), io.weight(0), self.conv, io.add_grad[0])?;
         match io.grad(0) {
             Some(dx) => on.conv2d_grad_input(io.grad_out(), io.weight(0), self.conv, dx),

@@ -22,7 +22,7 @@ pub(crate) use pool::{AveragePool, MaxPool};
 use std::any::Any;
 use std::fmt::Debug;
 
-use crate::backend::{Backend, Conv, Map, Sink, Span, Weight};
+use crate::backend::{Backend, BatchNorm, Conv, Map, Operand, Product, Sink, Span, Weight};
 use crate::{Result, Shape};
 
 /// What a backward pass looks at besides the gradient of the output: it keeps those buffers alive.
@@ -76,6 +76,16 @@ pub(crate) trait Op: Any + Debug + Send + Sync {
         None
     }
 
+    /// Whether this normalises by the statistics of the batch.
+    fn normalises_by_batch(&self) -> bool {
+        false
+    }
+
+    /// The normalisation, for an op that [`Op::normalises_by_batch`].
+    fn batch_norm(&self, _io: &Io) -> Option<BatchNorm> {
+        None
+    }
+
     /// Whether [`Op::forward_of`] can take a convolution in place of argument `arg`.
     fn absorbs(&self, _arg: usize) -> bool {
         false
@@ -108,12 +118,17 @@ pub(crate) trait Op: Any + Debug + Send + Sync {
     fn backward(&self, on: &mut dyn Backend, io: &Io) -> Result<()>;
 }
 
-/// A convolution that is computed by its only reader.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Product {
-    pub(crate) x: Map,
-    pub(crate) weight: Weight,
-    pub(crate) conv: Conv,
+/// What a step shares with its neighbours, on devices that fuse.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Fusion {
+    /// The first argument is not stored: it is what this makes of another map.
+    pub(crate) operand: Option<BatchNorm>,
+    /// The batch norm whose statistics a convolution takes along.
+    pub(crate) statistics: Option<BatchNorm>,
+    /// The statistics of this batch norm are there before its turn.
+    pub(crate) has_statistics: bool,
+    /// The result of this batch norm is formed by those who read it.
+    pub(crate) formed_later: bool,
 }
 
 /// Where a node's values lie.
@@ -123,6 +138,7 @@ pub(crate) struct Io {
     pub(crate) out: Map,
     pub(crate) grad_out: Option<Map>,
     pub(crate) grads: Vec<Option<Sink<Map>>>,
+    pub(crate) fusion: Fusion,
     pub(crate) parameters: Vec<Slot>,
     /// One a parameter: true when an earlier node of the backward pass has set its gradient.
     pub(crate) add_grad: Vec<bool>,
@@ -136,6 +152,11 @@ impl Io {
 
     pub(crate) fn grad_out(&self) -> Map {
         self.grad_out.expect("the plan gives every node of a backward pass its gradient")
+    }
+
+    /// The first argument as products take it.
+    pub(crate) fn operand(&self) -> Operand {
+        self.fusion.operand.map_or(Operand::Stored(self.args[0]), Operand::Normalised)
     }
 
     /// Where the gradient of argument `i` goes; None when nobody needs it.

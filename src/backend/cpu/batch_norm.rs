@@ -4,14 +4,14 @@ use rayon::prelude::*;
 
 use super::Cpu;
 use super::grid::{Grid, Write};
-use super::memory::Place;
+use super::memory::{Line, Place};
 use super::pointwise::{Identity, Pointwise, plane};
 use super::simd::{LANES, Lanes, Level, dispatch};
 use crate::backend::{BatchNorm, Map, Sink, Span};
 
 /// y = a x + b, rectified or not; with a second map x, plus that before.
 #[derive(Clone, Copy)]
-struct Affine {
+pub(super) struct Affine {
     a: f32,
     b: f32,
     relu: bool,
@@ -86,6 +86,13 @@ unsafe fn gated<L: Lanes>(forward: Affine, x: L, dy: L) -> L {
 struct Sums([[f64; LANES]; 2]);
 
 impl Sums {
+    /// Adds the sums of a row.
+    fn add(&mut self, row: [[f32; LANES]; 2]) {
+        for (total, lanes) in self.0.iter_mut().zip(row) {
+            total.iter_mut().zip(lanes).for_each(|(t, x)| *t += f64::from(x));
+        }
+    }
+
     /// Adds up the images that are there.
     fn total(&self, images: usize) -> [f64; 2] {
         self.0.map(|lanes| lanes[..images].iter().sum())
@@ -125,7 +132,7 @@ unsafe fn correlations<L: Lanes>(x: &[f32], gx: Grid, dy: &[f32], gy: Grid, forw
 /// Sums of p and of p q over the pixels of a plane, (p, q) given at each offset.
 #[inline(always)]
 unsafe fn two_sums<L: Lanes>(grid: Grid, pair: impl Fn(usize) -> (L, L)) -> Sums {
-    let mut total = [[0.0; LANES]; 2];
+    let mut total = Sums([[0.0; LANES]; 2]);
     // SAFETY: the caller's.
     unsafe {
         for i in 0..grid.shape.h {
@@ -134,32 +141,12 @@ unsafe fn two_sums<L: Lanes>(grid: Grid, pair: impl Fn(usize) -> (L, L)) -> Sums
                 let (p, q) = pair(at);
                 sum = [sum[0].add(p), p.fma(q, sum[1])];
             }
-            for (total, sum) in total.iter_mut().zip(sum) {
-                let mut lanes = [0.0f32; LANES];
-                sum.store(lanes.as_mut_ptr());
-                total.iter_mut().zip(lanes).for_each(|(t, x)| *t += f64::from(x));
-            }
+            let mut row = [[0.0; LANES]; 2];
+            row.iter_mut().zip(sum).for_each(|(lanes, sum)| sum.store(lanes.as_mut_ptr()));
+            total.add(row);
         }
     }
-    Sums(total)
-}
-
-/// Mean and biased variance of one channel.
-fn statistics(level: Level, x: &[f32], grid: Grid, channel: usize) -> (f64, f64) {
-    let shift = x[grid.at(0, channel, 0, 0)];
-    let mut sums = [0.0; 2];
-    for b in 0..grid.blocks {
-        let part = dispatch!(level, moments(
-            x: &[f32] = grid.plane_of(x, b, channel),
-            grid: Grid = grid,
-            shift: f32 = shift,
-        ) -> Sums);
-        let [s, q] = part.total(grid.images(b));
-        sums = [sums[0] + s, sums[1] + q];
-    }
-    let n = (grid.shape.n * grid.shape.pixels()) as f64;
-    let mean = sums[0] / n;
-    (f64::from(shift) + mean, (sums[1] / n - mean * mean).max(0.0))
+    total
 }
 
 /// What normalising with these statistics does to x.
@@ -168,37 +155,92 @@ fn affine(mean: f32, inverse_std: f32, scale: f32, shift: f32, relu: bool) -> Af
     Affine { a, b: shift - mean * a, relu }
 }
 
+/// Sums over one channel's pixels: of x minus a value of the channel, and of its square.
+#[derive(Clone, Copy)]
+pub(super) struct Moments {
+    pub(super) shift: f32,
+    pub(super) sums: [f64; 2],
+}
+
+impl Moments {
+    fn of(level: Level, x: &[f32], grid: Grid, channel: usize) -> Self {
+        let shift = x[grid.at(0, channel, 0, 0)];
+        let mut sums = [0.0; 2];
+        for b in 0..grid.blocks {
+            let part = dispatch!(level, moments(
+                x: &[f32] = grid.plane_of(x, b, channel),
+                grid: Grid = grid,
+                shift: f32 = shift,
+            ) -> Sums);
+            let [s, q] = part.total(grid.images(b));
+            sums = [sums[0] + s, sums[1] + q];
+        }
+        Moments { shift, sums }
+    }
+
+    /// From the sums of every row, lane by lane, as they come block after block.
+    pub(super) fn of_rows<'a>(shift: f32, grid: Grid, rows_of: impl Fn(usize) -> &'a [[Line; 2]]) -> Self {
+        let mut sums = [0.0; 2];
+        for b in 0..grid.blocks {
+            let mut part = Sums([[0.0; LANES]; 2]);
+            rows_of(b).iter().for_each(|row| part.add(row.map(|line| line.0)));
+            let [s, q] = part.total(grid.images(b));
+            sums = [sums[0] + s, sums[1] + q];
+        }
+        Moments { shift, sums }
+    }
+}
+
+/// What batch norm keeps of one channel's batch, and what that batch moves.
+struct Statistics<'a> {
+    mean: &'a mut f32,
+    inverse_std: &'a mut f32,
+    running_mean: &'a mut f32,
+    running_variance: &'a mut f32,
+}
+
+impl Statistics<'_> {
+    /// Takes in a batch of `n` values.
+    fn record(self, moments: Moments, n: f64, epsilon: f32, momentum: f32) {
+        let mean = moments.sums[0] / n;
+        let variance = (moments.sums[1] / n - mean * mean).max(0.0);
+        *self.mean = (f64::from(moments.shift) + mean) as f32;
+        *self.inverse_std = (1.0 / (variance + f64::from(epsilon)).sqrt()) as f32;
+        *self.running_mean += momentum * (*self.mean - *self.running_mean);
+        *self.running_variance += momentum * ((variance * n / (n - 1.0)) as f32 - *self.running_variance);
+    }
+}
+
 impl Cpu {
-    pub(super) fn normalise(&mut self, bn: &BatchNorm, y: Map) {
+    /// With `anew` by statistics that are taken first, else by those that are there.
+    pub(super) fn normalise(&mut self, bn: &BatchNorm, y: Map, anew: bool) {
         let (gx, gy, level, momentum) = (Grid::of(bn.x), Grid::of(y), self.level, self.step.statistics_momentum);
-        let places = [bn.x.range(), y.range(), bn.scale.range(), bn.shift.range(), bn.running_mean.range()];
         let residual_grid = bn.residual.map(Grid::of);
         let [x, y, scale, shift, running_mean, running_variance, batch, residual] = self.memory.apart([
-            places[0].clone(),
-            places[1].clone(),
-            places[2].clone(),
-            places[3].clone(),
-            places[4].clone(),
+            bn.x.range(),
+            y.range(),
+            bn.scale.range(),
+            bn.shift.range(),
+            bn.running_mean.range(),
             bn.running_variance.range(),
             bn.batch.range(),
             bn.residual.map_or(0..0, |residual| residual.range()),
         ]);
         let (x, residual) = (&*x, &*residual);
-        let (batch_mean, batch_inverse) = batch.split_at_mut(gx.shape.c);
+        let (means, inverses) = batch.split_at_mut(gx.shape.c);
         let n = (gx.shape.n * gx.shape.pixels()) as f64;
-        let channels = gy.channels_mut(y);
-        channels
+        gy.channels_mut(y)
             .into_par_iter()
-            .zip(batch_mean.par_iter_mut().zip(batch_inverse))
+            .zip(means.par_iter_mut().zip(inverses))
             .zip(running_mean.par_iter_mut().zip(running_variance))
             .enumerate()
-            .for_each(|(c, ((planes, (batch_mean, batch_inverse)), (running_mean, running_variance)))| {
-                let (mean, variance) = statistics(level, x, gx, c);
-                *batch_mean = mean as f32;
-                *batch_inverse = (1.0 / (variance + f64::from(bn.epsilon)).sqrt()) as f32;
-                *running_mean += momentum * (mean as f32 - *running_mean);
-                *running_variance += momentum * ((variance * n / (n - 1.0)) as f32 - *running_variance);
-                let f = affine(*batch_mean, *batch_inverse, scale[c], shift[c], bn.relu);
+            .for_each(|(c, ((planes, (mean, inverse_std)), (running_mean, running_variance)))| {
+                if anew {
+                    let (mean, inverse_std) = (&mut *mean, &mut *inverse_std);
+                    let statistics = Statistics { mean, inverse_std, running_mean, running_variance };
+                    statistics.record(Moments::of(level, x, gx, c), n, bn.epsilon, momentum);
+                }
+                let f = affine(*mean, *inverse_std, scale[c], shift[c], bn.relu);
                 for (b, to) in planes.into_iter().enumerate() {
                     let x = (gx.plane_of(x, b, c), gx);
                     match residual_grid {
@@ -210,6 +252,34 @@ impl Cpu {
                     gy.clear_missing(b, to);
                 }
             });
+    }
+
+    /// The statistics alone.
+    pub(super) fn take_statistics(&mut self, bn: &BatchNorm) {
+        let (grid, level) = (Grid::of(bn.x), self.level);
+        let x = self.memory.get(bn.x);
+        let moments: Vec<_> = (0..grid.shape.c).into_par_iter().map(|c| Moments::of(level, x, grid, c)).collect();
+        self.record_statistics(bn, &moments);
+    }
+
+    /// Takes in the moments of every channel.
+    pub(super) fn record_statistics(&mut self, bn: &BatchNorm, moments: &[Moments]) {
+        let n = (bn.x.shape.n * bn.x.shape.pixels()) as f64;
+        let places = [bn.batch.range(), bn.running_mean.range(), bn.running_variance.range()];
+        let [batch, running_mean, running_variance] = self.memory.apart(places);
+        let (means, inverses) = batch.split_at_mut(bn.x.shape.c);
+        let channels = means.iter_mut().zip(inverses).zip(running_mean.iter_mut().zip(running_variance)).zip(moments);
+        for (((mean, inverse_std), (running_mean, running_variance)), &moments) in channels {
+            let statistics = Statistics { mean, inverse_std, running_mean, running_variance };
+            statistics.record(moments, n, bn.epsilon, self.step.statistics_momentum);
+        }
+    }
+
+    /// What the batch's statistics make of each channel, for operands that are formed where they are read.
+    pub(super) fn batch_affine(&self, bn: &BatchNorm) -> Vec<Affine> {
+        let [scale, shift, batch] = [bn.scale, bn.shift, bn.batch].map(|span| self.memory.get(span));
+        let (mean, inverse_std) = batch.split_at(scale.len());
+        (0..scale.len()).map(|c| affine(mean[c], inverse_std[c], scale[c], shift[c], bn.relu)).collect()
     }
 
     /// Factor and summand of each channel under the running statistics.

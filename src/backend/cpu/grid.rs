@@ -59,6 +59,13 @@ impl Grid {
         Grid { shape, halo, blocks: shape.n.div_ceil(LANES), row, plane, block: shape.c * plane }
     }
 
+    /// Some rows of one block of a map, the zeros around included, by themselves.
+    pub(crate) fn of_rows(shape: Shape, halo: usize, rows: usize) -> Self {
+        let row = (shape.w + 2 * halo) * LANES;
+        let plane = rows * row + if (rows * row / LANES).is_multiple_of(SPREAD) { SPREAD / 2 * LANES } else { 0 };
+        Grid { shape, halo, blocks: 1, row, plane, block: shape.c * plane }
+    }
+
     pub(crate) fn of(map: Map) -> Self {
         Grid::new(map.shape, map.halo)
     }
@@ -105,6 +112,31 @@ impl Grid {
         for row in plane[edge..end].chunks_mut(self.row) {
             row[..side].fill(0.0);
             row[self.row - side..].fill(0.0);
+        }
+    }
+
+    /// The same for some rows of a plane only, of which tasks write others at the same time: what is above the first row belongs to it,
+    /// what is below the last and behind to that.
+    ///
+    /// # Safety
+    /// `plane` is that of a map of this layout, and nobody else touches these rows.
+    pub(crate) unsafe fn clear_halo_of_rows(&self, plane: *mut f32, rows: std::ops::Range<usize>) {
+        let clear = |from: usize, to: usize| {
+            // SAFETY: the caller's; both ends lie in the plane.
+            unsafe { std::slice::from_raw_parts_mut(plane.add(from), to - from) }.fill(0.0);
+        };
+        if rows.start == 0 {
+            clear(0, self.halo * self.row);
+        }
+        if rows.end == self.shape.h {
+            clear((self.halo + rows.end) * self.row, self.plane);
+        }
+        let side = self.halo * LANES;
+        if side > 0 {
+            for row in rows.map(|row| (row + self.halo) * self.row) {
+                clear(row, row + side);
+                clear(row + self.row - side, row + self.row);
+            }
         }
     }
 

@@ -152,14 +152,47 @@ impl Backend for Cpu {
         Ok(())
     }
 
-    fn conv2d(&mut self, x: Map, w: Weight, conv: Conv, y: Map) -> Result<()> {
-        self.convolve(x, w, conv, None, y);
+    // Another precision rounds between the steps that fusing joins.
+    fn fuses_batch_norm(&self) -> bool {
+        self.precision == Precision::F32
+    }
+
+    fn forms_operands(&self, shape: Shape) -> bool {
+        self.fuses_batch_norm() && conv::forms_operands(shape)
+    }
+
+    fn fused_conv2d(&mut self, product: &Product, y: Map) -> Result<()> {
+        self.convolve(product, y);
+        Ok(())
+    }
+
+    fn fused_conv2d_grad(&mut self, product: &Product, dy: Map, add: bool, dx: Option<Sink<Map>>) -> Result<()> {
+        self.convolve_grad_weight(product.x, dy, product.weight, product.conv, add);
+        if let Some(dx) = dx {
+            self.convolve_grad_input(dy, product.weight, product.conv, dx);
+        }
+        Ok(())
+    }
+
+    fn batch_statistics(&mut self, bn: &BatchNorm) -> Result<()> {
+        self.take_statistics(bn);
+        Ok(())
+    }
+
+    fn batch_norm_by_batch(&mut self, bn: &BatchNorm, y: Map) -> Result<()> {
+        self.normalise(bn, y, false);
+        Ok(())
+    }
+
+    fn conv2d(&mut self, x: Map, weight: Weight, conv: Conv, y: Map) -> Result<()> {
+        self.convolve(&Product { x: Operand::Stored(x), weight, conv, residual: None, statistics: None }, y);
         self.store(y)
     }
 
     fn conv2d_add(&mut self, x: Map, w: Weight, conv: Conv, residual: Map, y: Map) -> Result<()> {
         if self.precision == Precision::F32 {
-            self.convolve(x, w, conv, Some(residual), y);
+            let x = Operand::Stored(x);
+            self.convolve(&Product { x, weight: w, conv, residual: Some(residual), statistics: None }, y);
             return Ok(());
         }
         self.conv2d(x, w, conv, y)?;
@@ -183,7 +216,7 @@ impl Backend for Cpu {
     }
 
     fn conv2d_grad_weight(&mut self, x: Map, dy: Map, w: Weight, conv: Conv, add: bool) -> Result<()> {
-        self.convolve_grad_weight(x, dy, w, conv, add);
+        self.convolve_grad_weight(Operand::Stored(x), dy, w, conv, add);
         Ok(())
     }
 
@@ -208,7 +241,7 @@ impl Backend for Cpu {
     }
 
     fn batch_norm(&mut self, bn: &BatchNorm, y: Map) -> Result<()> {
-        self.normalise(bn, y);
+        self.normalise(bn, y, true);
         self.store(y)
     }
 

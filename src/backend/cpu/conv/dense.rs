@@ -6,7 +6,8 @@
 
 use rayon::prelude::*;
 
-use super::{Around, Direction, Finish, Input, Stencil, View, each_task, pixel};
+use super::operand::Operand;
+use super::{Around, Direction, Finish, Stencil, Strip, Tally, View, each_strip, pixel};
 use crate::backend::cpu::grid::{Grid, Write};
 use crate::backend::cpu::simd::{LANES, Lanes, Level, dispatch};
 
@@ -67,26 +68,23 @@ fn pack(view: View, stencils: &[Stencil], values: &[f32]) -> Packed {
 pub(super) fn correlate(
     level: Level,
     packed: &Packed,
-    (x, gx): (&[f32], Grid),
+    x: Operand,
     stencils: &[Stencil],
     around: Around,
     (y, gy): (&mut [f32], Grid),
     add: bool,
 ) {
-    each_task((x, gx), (y, gy), add, around, |input, first_output, y| {
+    each_strip(level, x, stencils, (y, gy), add, around, |strip| {
         for (stencil, weights) in stencils.iter().zip(&packed.classes) {
             let per_group = packed.inputs * stencil.taps.len();
-            let weights = &weights[first_output / OUT * per_group..];
-            let (outputs, inputs) = (y.len() / gy.plane, packed.inputs);
-            assert!(input.x.len() >= inputs * gx.plane && weights.len() >= outputs.div_ceil(OUT) * per_group);
+            let weights = &weights[strip.outputs.start / OUT * per_group..];
+            assert!(weights.len() >= strip.outputs.len().div_ceil(OUT) * per_group);
             dispatch!(level, run(
                 stencil: &Stencil = stencil,
-                inputs: usize = inputs,
+                inputs: usize = packed.inputs,
                 weights: &[[f32; OUT]] = weights,
-                input: Input<'_> = input,
-                first_output: usize = first_output,
-                x_plane: usize = gx.plane,
-                y: &mut [f32] = &mut *y,
+                strip: &Strip<'_> = strip,
+                x_plane: usize = x.grid().plane,
                 y_plane: usize = gy.plane,
                 write: Write = gy.write(add),
             ));
@@ -95,23 +93,21 @@ pub(super) fn correlate(
 }
 
 /// # Safety
-/// As for [`Lanes`]; `input` holds `inputs` planes, `y` whole planes, and `weights` a group for each four of them.
+/// As for [`Lanes`]; the strip's input holds `inputs` planes, and `weights` a group for each four of its outputs.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 unsafe fn run<L: Lanes>(
     stencil: &Stencil,
     inputs: usize,
     weights: &[[f32; OUT]],
-    input: Input<'_>,
-    first_output: usize,
+    strip: &Strip<'_>,
     x_plane: usize,
-    y: &mut [f32],
     y_plane: usize,
     write: Write,
 ) {
-    let outputs = y.len() / y_plane;
+    let outputs = strip.outputs.len();
     let per_group = inputs * stencil.taps.len();
-    for row in 0..stencil.rows {
+    for (down, row) in strip.rows_of(stencil).enumerate() {
         for group in 0..outputs.div_ceil(OUT) {
             let tile = Tile {
                 stencil,
@@ -127,22 +123,23 @@ unsafe fn run<L: Lanes>(
                 // SAFETY: row and col name an output of the class, whose taps all lie inside the input planes and whose place
                 // lies inside the output planes; the instruction set is the caller's.
                 unsafe {
-                    let x = input.x.as_ptr().add(row * stencil.x_step[0] + col * stencil.x_step[1]);
+                    let x = strip.x.as_ptr().add(down * stencil.x_step[0] + col * stencil.x_step[1]);
                     let at = group * OUT * y_plane + stencil.y_at + row * stencil.y_step[0] + col * stencil.y_step[1];
-                    let y = y.as_mut_ptr().add(at);
+                    let y = strip.y.add(at);
                     let left = stencil.cols - col;
-                    let channel = |o: usize| first_output + group * OUT + o;
-                    let start = |o: usize| match input.around.start {
+                    let channel = |o: usize| strip.outputs.start + group * OUT + o;
+                    let start = |o: usize| match strip.around.start {
                         Some(map) => Some((pixel(map, channel(o), row, col), LANES)),
                         None => (write == Write::Add).then_some((y.add(o * y_plane).cast_const(), stencil.y_step[1])),
                     };
-                    let finish = |o: usize| input.around.finish(channel(o), row, col);
+                    let finish = |o: usize| strip.around.finish(channel(o), row, col);
+                    let tally = |o: usize| strip.around.rows.map(|rows| rows.tally(channel(o), row, col));
                     col += if left >= 4 && L::TILE >= 4 {
-                        tile.compute::<L, 4>(x, y, start, finish)
+                        tile.compute::<L, 4>(x, y, start, finish, tally)
                     } else if left >= 2 && L::TILE >= 2 {
-                        tile.compute::<L, 2>(x, y, start, finish)
+                        tile.compute::<L, 2>(x, y, start, finish, tally)
                     } else {
-                        tile.compute::<L, 1>(x, y, start, finish)
+                        tile.compute::<L, 1>(x, y, start, finish, tally)
                     };
                 }
             }
@@ -171,6 +168,7 @@ impl Tile<'_> {
         y: *mut f32,
         start: impl Fn(usize) -> Option<(*const f32, usize)>,
         finish: impl Fn(usize) -> Option<Finish>,
+        tally: impl Fn(usize) -> Option<Tally>,
     ) -> usize {
         let [x_step, y_step] = [self.stencil.x_step[1], self.stencil.y_step[1]];
         // SAFETY: see `run`.
@@ -198,6 +196,9 @@ impl Tile<'_> {
             }
             for (o, sum) in sum.into_iter().enumerate().take(self.outputs) {
                 let finish = finish(o);
+                if let Some(tally) = tally(o) {
+                    tally.add(0, &sum);
+                }
                 for (p, sum) in sum.into_iter().enumerate() {
                     let sum = finish.map_or(sum, |finish| finish.apply(sum, 0, p));
                     let to = y.add(o * self.y_plane + p * y_step);

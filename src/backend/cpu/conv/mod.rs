@@ -4,7 +4,10 @@
 //! offsets. [`dense`] runs it with every weight, [`sparse`] with those of an index.
 
 mod dense;
+mod operand;
 mod sparse;
+#[cfg(test)]
+mod tests;
 mod tiles;
 mod weight_grad;
 
@@ -13,12 +16,20 @@ pub(super) use sparse::SparseIndex;
 
 use rayon::prelude::*;
 
+use std::marker::PhantomData;
+use std::ops::Range;
+
 use super::Cpu;
+use super::batch_norm::{Affine, Moments};
 use super::grid::Grid;
 use super::masks::Layer;
+use super::memory::Line;
 use super::memory::Place;
 use super::simd::{LANES, Lanes, Level};
-use crate::backend::{BatchNorm, Conv, Extent, Map, Sink, Weight};
+use crate::backend::{self, BatchNorm, Conv, Extent, Map, Product, Sink, Weight};
+use crate::shape::Shape;
+use operand::{Operand, STRIP};
+use tiles::pieces;
 
 /// Below this density of M a layer runs on its index, above on the dense kernels.
 ///
@@ -32,6 +43,11 @@ pub fn sparse_below(level: Level) -> f64 {
         Level::Avx2 => 0.8,
         Level::Portable => f64::INFINITY,
     }
+}
+
+/// Whether products of stride 1 form normalised operands of this shape rather than read stored ones: maps that no cache holds.
+pub(super) fn forms_operands(shape: Shape) -> bool {
+    weight_grad::folds_within_blocks(shape)
 }
 
 /// A position of the kernel and where it looks.
@@ -151,6 +167,64 @@ pub(super) struct Around<'a> {
     residual: Option<(&'a [f32], Grid)>,
     /// And max(0, .) of it all.
     relu: bool,
+    /// What is to be known of the results.
+    rows: Option<RowSums<'a>>,
+}
+
+/// Sums over every row of y, lane by lane: of y minus the channel's shift, and of its square.
+#[derive(Clone, Copy)]
+pub(super) struct RowSums<'a> {
+    shifts: &'a [f32],
+    /// By block, channel and row.
+    sums: *mut [Line; 2],
+    rows: usize,
+}
+
+// SAFETY: every row of a channel belongs to one task.
+unsafe impl Send for RowSums<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for RowSums<'_> {}
+
+/// [`RowSums`] of a few rows of one channel.
+#[derive(Clone, Copy)]
+struct Tally {
+    shift: f32,
+    sums: *mut f32,
+    /// Nothing of these rows is in the sums yet.
+    first: bool,
+}
+
+impl RowSums<'_> {
+    fn tally(&self, output: usize, row: usize, col: usize) -> Tally {
+        // SAFETY: the sums are those of this block.
+        let sums = unsafe { self.sums.add(output * self.rows + row) }.cast();
+        Tally { shift: self.shifts[output], sums, first: col == 0 }
+    }
+}
+
+impl Tally {
+    /// Adds pixels of a row, which come from left to right.
+    ///
+    /// # Safety
+    /// As for [`Lanes`]; the row is one of the block, and nobody else's.
+    #[inline(always)]
+    unsafe fn add<L: Lanes>(&self, row: usize, pixels: &[L]) {
+        // SAFETY: the caller's.
+        unsafe {
+            let at = self.sums.add(row * 2 * LANES);
+            let [mut sum, mut squares] = match self.first {
+                true => [L::splat(0.0); 2],
+                false => [L::load(at), L::load(at.add(LANES))],
+            };
+            for pixel in pixels {
+                let d = pixel.sub(L::splat(self.shift));
+                sum = sum.add(d);
+                squares = d.fma(d, squares);
+            }
+            sum.store(at);
+            squares.store(at.add(LANES));
+        }
+    }
 }
 
 /// The end of [`Around`], for a tile of one output channel.
@@ -172,7 +246,10 @@ impl Around<'_> {
     fn of_block(&self, block: usize) -> Self {
         let [start, residual] = [self.start, self.residual]
             .map(|map| map.map(|(values, grid)| (&values[block * grid.block..][..grid.block], grid)));
-        Around { start, residual, ..*self }
+        // SAFETY: one place a block, channel and row.
+        let of_block = |rows: RowSums, channels: usize| unsafe { rows.sums.add(block * channels * rows.rows) };
+        let rows = self.rows.map(|rows| RowSums { sums: of_block(rows, rows.shifts.len()), ..rows });
+        Around { start, residual, rows, ..*self }
     }
 
     /// What follows the sums of an output channel, at the tile that begins at this pixel.
@@ -202,29 +279,82 @@ impl Finish {
     }
 }
 
-/// A block of images of a correlation's input, and what goes with it.
+/// A map that tasks write at the same time, each in places of its own.
 #[derive(Clone, Copy)]
-struct Input<'a> {
+struct Shared<'a> {
+    values: *mut f32,
+    len: usize,
+    lifetime: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: it stands for the exclusive borrow it was made from; who writes where is settled by `each_strip`.
+unsafe impl Send for Shared<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Shared<'_> {}
+
+impl<'a> Shared<'a> {
+    fn new(values: &'a mut [f32]) -> Self {
+        Shared { values: values.as_mut_ptr(), len: values.len(), lifetime: PhantomData }
+    }
+
+    /// From element `at` on.
+    fn from(self, at: usize) -> *mut f32 {
+        assert!(at < self.len);
+        // SAFETY: inside the borrow.
+        unsafe { self.values.add(at) }
+    }
+}
+
+/// What one task of a correlation computes: some rows of some output channels of one block of images.
+struct Strip<'a> {
+    /// The planes of the input, from the row on that the first of these sees.
     x: &'a [f32],
+    rows: Range<usize>,
+    outputs: Range<usize>,
+    /// The plane of the first of these outputs. No other task writes to these rows of these channels.
+    y: *mut f32,
     around: Around<'a>,
 }
 
-/// Divides a correlation into tasks, at least eight where the channels allow it, by the shape alone: `compute` gets a block of images of
-/// x, the first of its output channels, and their planes of y. Halos are cleared behind it unless it adds.
-fn each_task(
-    (x, gx): (&[f32], Grid),
+impl Strip<'_> {
+    /// The rows that a class of outputs has.
+    fn rows_of(&self, stencil: &Stencil) -> Range<usize> {
+        self.rows.start.min(stencil.rows)..self.rows.end.min(stencil.rows)
+    }
+}
+
+/// Divides a correlation into tasks, at least eight where rows and channels allow it, by the shape alone. Halos are cleared behind
+/// `compute` unless it adds.
+fn each_strip(
+    level: Level,
+    x: Operand,
+    stencils: &[Stencil],
     (y, gy): (&mut [f32], Grid),
     add: bool,
     around: Around,
-    compute: impl Fn(Input, usize, &mut [f32]) + Sync,
+    compute: impl Fn(&Strip) + Sync,
 ) {
-    let channels = gy.shape.c.div_ceil(8usize.div_ceil(gy.blocks)).next_multiple_of(4);
-    y.par_chunks_mut(gy.block).zip(x.par_chunks(gx.block)).enumerate().for_each(|(block, (y, x))| {
-        let input = Input { x, around: around.of_block(block) };
-        y.par_chunks_mut(channels * gy.plane).enumerate().for_each(|(task, y)| {
-            compute(input, task * channels, y);
+    assert!(y.len() == gy.len());
+    let y = Shared::new(y);
+    let strips: Vec<_> = pieces(stencils.iter().map(|s| s.rows).max().unwrap_or(0), STRIP).collect();
+    let channels = gy.shape.c.div_ceil(8usize.div_ceil(gy.blocks * strips.len().max(1))).next_multiple_of(4);
+    let groups = gy.shape.c.div_ceil(channels);
+    let [down, _] = stencils[0].x_step;
+    // Neighbouring rows of y that belong to different classes belong to one strip.
+    let spread = stencils[0].y_step[0] / gy.row;
+    (0..gy.blocks * strips.len() * groups).into_par_iter().for_each(|task| {
+        let (block, (first, count)) = (task / groups / strips.len(), strips[task / groups % strips.len()]);
+        let outputs = task % groups * channels..(task % groups * channels + channels).min(gy.shape.c);
+        let row = first * down / x.grid().row;
+        x.with_strip(level, block, row, |x| {
+            let y = y.from(block * gy.block + outputs.start * gy.plane);
+            let strip =
+                Strip { x, rows: first..first + count, outputs: outputs.clone(), y, around: around.of_block(block) };
+            compute(&strip);
             if !add {
-                y.chunks_mut(gy.plane).for_each(|plane| gy.clear_halo(plane));
+                let rows = first * spread..((first + count) * spread).min(gy.shape.h);
+                // SAFETY: the planes and rows are this task's.
+                (0..outputs.len()).for_each(|o| unsafe { gy.clear_halo_of_rows(y.add(o * gy.plane), rows.clone()) });
             }
         });
     });
@@ -235,7 +365,7 @@ fn each_task(
 fn correlate(
     level: Level,
     layer: &mut Layer,
-    x: (&[f32], Grid),
+    x: Operand,
     view: View,
     stencils: &[Stencil],
     around: Around,
@@ -250,16 +380,67 @@ fn correlate(
     }
 }
 
+/// An operand as the kernels of a layer read it.
+fn operand<'a>(
+    x: backend::Operand,
+    values: &'a [f32],
+    channels: &'a [Affine],
+    weight: Weight,
+    conv: Conv,
+) -> Operand<'a> {
+    let grid = Grid::of(x.map());
+    match x {
+        backend::Operand::Stored(_) => Operand::stored(values, grid),
+        backend::Operand::Normalised(_) => {
+            let rows = conv.stride * (STRIP - 1) + weight.kernel[0];
+            Operand::formed(values, grid, channels, conv.padding, rows)
+        }
+    }
+}
+
+/// The first pixel of the first image, of every output.
+fn first_pixel(level: Level, layer: &mut Layer, x: Operand, view: View, stencil: &Stencil, around: Around) -> Vec<f32> {
+    let pixel = Grid::new(Shape::images(1, view.outputs(), 1, 1), 0);
+    let stencil = Stencil { rows: 1, cols: 1, y_at: 0, y_step: [LANES, LANES], ..stencil.clone() };
+    let mut values = vec![Line::default(); view.outputs()];
+    correlate(level, layer, x, view, &[stencil], around, (bytemuck::cast_slice_mut(&mut values), pixel), false);
+    values.iter().map(|images| images.0[0]).collect()
+}
+
 impl Cpu {
-    /// y = conv(x, w) + start.
-    pub(super) fn convolve(&mut self, x: Map, w: Weight, conv: Conv, start: Option<Map>, y: Map) {
-        let stencil = Stencil::forward(Grid::of(x), Grid::of(y), w.kernel, conv);
-        let view = View { weight: w, direction: Direction::Forward };
-        let [from, to, start_at] = [x.range(), y.range(), start.map_or(0..0, |map| map.range())];
-        let [from, to, values] = self.memory.apart([from, to, start_at]);
-        let around = Around { start: start.map(|map| (&*values, Grid::of(map))), ..Around::default() };
-        let (layer, level) = (&mut self.layers[w.layer], self.level);
-        correlate(level, layer, (from, Grid::of(x)), view, &[stencil], around, (to, Grid::of(y)), false);
+    /// What batch norm does to each channel of an operand that is to be formed.
+    fn affine_of(&self, x: backend::Operand) -> Vec<Affine> {
+        match x {
+            backend::Operand::Stored(_) => vec![],
+            backend::Operand::Normalised(bn) => self.batch_affine(&bn),
+        }
+    }
+
+    /// y = conv(x, w) + residual, and the statistics of y.
+    pub(super) fn convolve(&mut self, product: &Product, y: Map) {
+        let &Product { x, weight, conv, residual, .. } = product;
+        let (affine, gy) = (self.affine_of(x), Grid::of(y));
+        let ranges = [x.map().range(), y.range(), residual.map_or(0..0, |map| map.range())];
+        let [from, to, values] = self.memory.apart(ranges);
+        let x = operand(x, from, &affine, weight, conv);
+        let stencil = Stencil::forward(x.grid(), gy, weight.kernel, conv);
+        let view = View { weight, direction: Direction::Forward };
+        let around = Around { start: residual.map(|map| (&*values, Grid::of(map))), ..Around::default() };
+        let (layer, level) = (&mut self.layers[weight.layer], self.level);
+        let Some(bn) = product.statistics else {
+            correlate(level, layer, x, view, &[stencil], around, (to, gy), false);
+            return;
+        };
+        let shifts = first_pixel(level, layer, x, view, &stencil, around);
+        let mut sums = vec![[Line::default(); 2]; gy.blocks * gy.shape.c * gy.shape.h];
+        let rows = RowSums { shifts: &shifts, sums: sums.as_mut_ptr(), rows: gy.shape.h };
+        correlate(level, layer, x, view, &[stencil], Around { rows: Some(rows), ..around }, (to, gy), false);
+        let of_channel = |c: usize| {
+            let rows_of = |b: usize| &sums[(b * gy.shape.c + c) * gy.shape.h..][..gy.shape.h];
+            Moments::of_rows(shifts[c], gy, rows_of)
+        };
+        let moments: Vec<_> = (0..gy.shape.c).into_par_iter().map(of_channel).collect();
+        self.record_statistics(&bn, &moments);
     }
 
     /// y = affine(conv(x, w)), with the residual and the ReLU of `bn` behind it, in one pass.
@@ -277,9 +458,9 @@ impl Cpu {
         let residual = bn.residual.map_or(0..0, |map| map.range());
         let [from, to, values] = self.memory.apart([x.range(), y.range(), residual]);
         let residual = bn.residual.map(|map| (&*values, Grid::of(map)));
-        let around = Around { affine: Some(affine), residual, relu: bn.relu, start: None };
+        let around = Around { affine: Some(affine), residual, relu: bn.relu, ..Around::default() };
         let (layer, level) = (&mut self.layers[w.layer], self.level);
-        correlate(level, layer, (from, Grid::of(x)), view, &[stencil], around, (to, Grid::of(y)), false);
+        correlate(level, layer, Operand::stored(from, Grid::of(x)), view, &[stencil], around, (to, Grid::of(y)), false);
     }
 
     pub(super) fn convolve_grad_input(&mut self, dy: Map, w: Weight, conv: Conv, dx: Sink<Map>) {
@@ -288,112 +469,21 @@ impl Cpu {
         let view = View { weight: w, direction: Direction::Transposed };
         let [from, to] = self.memory.apart([dy.range(), dx.to.range()]);
         let (layer, level) = (&mut self.layers[w.layer], self.level);
-        correlate(level, layer, (from, gy), view, &stencils, Around::default(), (to, gx), dx.add);
+        correlate(level, layer, Operand::stored(from, gy), view, &stencils, Around::default(), (to, gx), dx.add);
     }
 
-    pub(super) fn convolve_grad_weight(&mut self, x: Map, dy: Map, w: Weight, conv: Conv, add: bool) {
-        let (gx, gy, level) = (Grid::of(x), Grid::of(dy), self.level);
-        let stencil = Stencil::forward(gx, gy, w.kernel, conv);
+    pub(super) fn convolve_grad_weight(&mut self, x: backend::Operand, dy: Map, w: Weight, conv: Conv, add: bool) {
+        let (affine, gy, level) = (self.affine_of(x), Grid::of(dy), self.level);
+        let [from, dy, dw] = self.memory.apart([x.map().range(), dy.range(), w.grad.range()]);
+        let x = operand(x, from, &affine, w, conv);
+        let stencil = Stencil::forward(x.grid(), gy, w.kernel, conv);
         let layer = &mut self.layers[w.layer];
-        let [x, dy, dw] = self.memory.apart([x.range(), dy.range(), w.grad.range()]);
         if self.step.extent == Extent::Active && layer.runs_sparse(level) {
             let view = View { weight: w, direction: Direction::Forward };
-            let index = layer.index.index(view, gx, std::slice::from_ref(&stencil), &layer.mask);
-            weight_grad::active(level, index, &stencil, (x, gx), (dy, gy), dw, add);
+            let index = layer.index.index(view, x.grid(), std::slice::from_ref(&stencil), &layer.mask);
+            weight_grad::active(level, index, &stencil, x, (dy, gy), dw, add);
         } else {
-            weight_grad::dense(level, w, &stencil, (x, gx), (dy, gy), dw, add);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::backend::cpu::memory::Line;
-    use crate::backend::{Effective, Precision, Span};
-    use crate::bitmask::BitMask;
-    use crate::rng::{Domain, Stream};
-    use crate::shape::Shape;
-
-    fn noise(len: usize, seed: u64) -> Vec<Line> {
-        let mut draws = Stream::new(seed, Domain::Weights, 0, 0);
-        (0..len.div_ceil(LANES)).map(|_| Line(std::array::from_fn(|_| draws.normal() as f32))).collect()
-    }
-
-    /// A map of noise, zeros around it.
-    fn map(grid: Grid, seed: u64) -> Vec<Line> {
-        let mut lines = noise(grid.len(), seed);
-        bytemuck::cast_slice_mut(&mut lines).chunks_mut(grid.plane).for_each(|plane| grid.clear_halo(plane));
-        lines
-    }
-
-    /// What either kernel makes of a layer: y, dx and dw, after something that was there before.
-    fn passes(level: Level, sparse: bool, [c, o, k, side, stride]: [usize; 5]) -> [Vec<f32>; 3] {
-        let conv = Conv { stride, padding: k / 2 };
-        let gx = Grid::new(Shape::images(20, c, side, side + 1), k / 2);
-        let size = |size: usize| (size + 2 * conv.padding - k) / stride + 1;
-        let gy = Grid::new(Shape::images(20, o, size(side), size(side + 1)), k / 2);
-        let len = o * k * k * c;
-        let weight = Weight {
-            layer: 0,
-            value: Span::default(),
-            grad: Span { at: 0, len },
-            out_channels: o,
-            in_channels: c,
-            kernel: [k, k],
-        };
-        let weight = Weight { value: Span { at: 0, len }, ..weight };
-        let mut layer = Layer::new(weight);
-        let mut draws = Stream::new(3, Domain::InitialMask, 0, 0);
-        layer.set_mask(BitMask::from_fn(len, |_| draws.uniform() < 0.3));
-        let values: Vec<f32> = bytemuck::cast_slice(&noise(len, 4))[..len].to_vec();
-        layer.apply(Effective::Deterministic, &values, None, Precision::F32, level);
-        let (x, dy) = (map(gx, 1), map(gy, 2));
-        let [x, dy] = [&x, &dy].map(|lines| bytemuck::cast_slice::<_, f32>(lines));
-        let [mut y, mut dx] = [map(gy, 5), map(gx, 6)];
-        let mut dw = vec![0.5; len];
-
-        let forward = Stencil::forward(gx, gy, [k, k], conv);
-        let stencils = [std::slice::from_ref(&forward).to_vec(), Stencil::input_gradient(gy, gx, [k, k], conv)];
-        for (direction, (from, gf), stencils, (to, gt)) in [
-            (Direction::Forward, (x, gx), &stencils[0], (&mut y, gy)),
-            (Direction::Transposed, (dy, gy), &stencils[1], (&mut dx, gx)),
-        ] {
-            let (view, to) = (View { weight, direction }, (bytemuck::cast_slice_mut(to), gt));
-            if sparse {
-                sparse::correlate(level, &mut layer, view, (from, gf), stencils, Around::default(), to, true);
-            } else {
-                let packed = layer.packed.get(view, stencils, &layer.effective);
-                dense::correlate(level, packed, (from, gf), stencils, Around::default(), to, true);
-            }
-        }
-        if sparse {
-            let view = View { weight, direction: Direction::Forward };
-            let index = layer.index.index(view, gx, std::slice::from_ref(&forward), &layer.mask);
-            weight_grad::active(level, index, &forward, (x, gx), (dy, gy), &mut dw, true);
-        } else {
-            weight_grad::dense(level, weight, &forward, (x, gx), (dy, gy), &mut dw, true);
-        }
-        let inside = (0..len).filter(|&i| layer.mask.get(i)).map(|i| dw[i]).collect();
-        [bytemuck::cast_slice(&y).to_vec(), bytemuck::cast_slice(&dx).to_vec(), inside]
-    }
-
-    #[test]
-    fn the_sparse_and_the_dense_kernels_give_the_same_bits_on_every_instruction_set_with_fma() {
-        for shape in
-            [[3, 5, 3, 7, 1], [33, 20, 3, 8, 1], [8, 9, 3, 9, 2], [17, 6, 1, 5, 1], [6, 18, 1, 8, 2], [2, 3, 5, 11, 3]]
-        {
-            let bits = |level, sparse| {
-                passes(level, sparse, shape).map(|of| of.iter().map(|x| x.to_bits()).collect::<Vec<_>>())
-            };
-            let mut with_fma = None;
-            for level in Level::available() {
-                let [sparse, dense] = [true, false].map(|sparse| bits(level, sparse));
-                assert!(sparse == dense, "{shape:?}, {level:?}: the kernels differ");
-                if level != Level::Portable {
-                    assert!(*with_fma.get_or_insert(sparse.clone()) == sparse, "{shape:?}: {level:?} differs");
-                }
-            }
+            weight_grad::dense(level, w, &stencil, x, (dy, gy), dw, add);
         }
     }
 }

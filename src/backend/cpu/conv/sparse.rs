@@ -8,8 +8,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::operand::Operand;
 use super::tiles::pieces;
-use super::{Around, Direction, Finish, Input, Stencil, View, each_task, pixel};
+use super::{Around, Direction, Finish, Stencil, Strip, Tally, View, each_strip, pixel};
 use crate::backend::cpu::grid::{Grid, Write};
 use crate::backend::cpu::masks::Layer;
 use crate::backend::cpu::simd::{LANES, Lanes, Level, dispatch};
@@ -194,22 +195,20 @@ pub(super) fn correlate(
     level: Level,
     layer: &mut Layer,
     view: View,
-    (x, gx): (&[f32], Grid),
+    x: Operand,
     stencils: &[Stencil],
     around: Around,
     (y, gy): (&mut [f32], Grid),
     add: bool,
 ) {
     let Layer { index, mask, effective, .. } = layer;
-    let gathered = index.weights(view, gx, stencils, mask, effective);
-    each_task((x, gx), (y, gy), add, around, |input, first_output, y| {
+    let gathered = index.weights(view, x.grid(), stencils, mask, effective);
+    each_strip(level, x, stencils, (y, gy), add, around, |strip| {
         for (stencil, blocks) in stencils.iter().zip(gathered) {
             dispatch!(level, run(
                 stencil: &Stencil = stencil,
                 blocks: &[Block] = blocks,
-                first_output: usize = first_output,
-                input: Input<'_> = input,
-                y: &mut [f32] = &mut *y,
+                strip: &Strip<'_> = strip,
                 y_plane: usize = gy.plane,
                 write: Write = gy.write(add),
             ));
@@ -218,30 +217,23 @@ pub(super) fn correlate(
 }
 
 /// # Safety
-/// As for [`Lanes`]; the blocks were built for the planes of `input`, and `y` holds whole planes from `first_output` on.
+/// As for [`Lanes`]; the blocks were built for the planes of the strip's input, and its planes of y lie `y_plane` apart.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
-unsafe fn run<L: Lanes>(
-    stencil: &Stencil,
-    blocks: &[Block],
-    first_output: usize,
-    input: Input<'_>,
-    y: &mut [f32],
-    y_plane: usize,
-    write: Write,
-) {
-    let outputs = y.len() / y_plane;
+unsafe fn run<L: Lanes>(stencil: &Stencil, blocks: &[Block], strip: &Strip<'_>, y_plane: usize, write: Write) {
     let [rows, cols] = L::SPARSE_TILE;
-    for (row, rows) in pieces(stencil.rows, rows) {
+    let of_class = strip.rows_of(stencil);
+    let around = strip.around;
+    for (down, rows) in pieces(of_class.len(), rows) {
+        let row = of_class.start + down;
         for (col, cols) in pieces(stencil.cols, cols) {
             for (b, block) in blocks.iter().enumerate() {
                 let add = write.adds() || b > 0;
                 let last = b + 1 == blocks.len();
-                let ends = last && input.around.affine.is_some();
-                let begins = if b == 0 { input.around.start } else { None };
-                for o in 0..outputs {
-                    let [from, to] = [first_output + o, first_output + o + 1].map(|o| block.first[o] as usize);
-                    if from == to && add && !ends {
+                let ends = last && around.affine.is_some();
+                let begins = if b == 0 { around.start } else { None };
+                for (o, output) in strip.outputs.clone().enumerate() {
+                    let [from, to] = [output, output + 1].map(|o| block.first[o] as usize);
+                    if from == to && add && !ends && !(last && around.rows.is_some()) {
                         continue;
                     }
                     // SAFETY: the offsets name pixels of the input block, the tile lies in the output's plane; the
@@ -250,15 +242,16 @@ unsafe fn run<L: Lanes>(
                         let at = o * y_plane + stencil.y_at + row * stencil.y_step[0] + col * stencil.y_step[1];
                         let mut tile = Tile {
                             weights: block.weights.get_unchecked(from..to),
-                            x: input.x.as_ptr().add(row * stencil.x_step[0] + col * stencil.x_step[1]),
+                            x: strip.x.as_ptr().add(down * stencil.x_step[0] + col * stencil.x_step[1]),
                             x_step: stencil.x_step,
-                            y: y.as_mut_ptr().add(at),
+                            y: strip.y.add(at),
                             y_step: stencil.y_step,
                             start: None,
+                            tally: around.rows.filter(|_| last).map(|rows| rows.tally(output, row, col)),
                             stream: last && write == Write::Stream && !ends,
                         };
                         tile.start = match begins {
-                            Some(map) => Some((pixel(map, first_output + o, row, col), [map.1.row, LANES])),
+                            Some(map) => Some((pixel(map, output, row, col), [map.1.row, LANES])),
                             None => add.then_some((tile.y.cast_const(), stencil.y_step)),
                         };
                         match stencil.x_step[1] / LANES {
@@ -266,7 +259,7 @@ unsafe fn run<L: Lanes>(
                             2 => tile.compute::<L, 2>(rows, cols),
                             _ => tile.compute::<L, 0>(rows, cols),
                         }
-                        if let Some(finish) = input.around.finish(first_output + o, row, col).filter(|_| last) {
+                        if let Some(finish) = around.finish(output, row, col).filter(|_| last) {
                             tile.finish::<L>(finish, rows, cols);
                         }
                     }
@@ -287,6 +280,7 @@ struct Tile<'a> {
     y_step: [usize; 2],
     /// What the sums begin with and the steps between its pixels; zeros where there is nothing.
     start: Option<(*const f32, [usize; 2])>,
+    tally: Option<Tally>,
     stream: bool,
 }
 
@@ -349,6 +343,11 @@ impl Tile<'_> {
                     for (c, sum) in sums.iter_mut().enumerate() {
                         *sum = L::load(from.add(r * self.x_step[0] + c * right)).fma(value, *sum);
                     }
+                }
+            }
+            if let Some(tally) = self.tally {
+                for (r, sums) in sum.iter().enumerate() {
+                    tally.add(r, sums);
                 }
             }
             for (r, sums) in sum.into_iter().enumerate() {

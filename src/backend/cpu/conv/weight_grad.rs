@@ -1,7 +1,7 @@
 //! Weight gradients: each weight is the dot product of an output channel's gradient with a shifted input channel.
 //!
 //! Both kernels walk over tiles of pixels and add up a weight's products in the same order, in vectors whose lanes are folded after
-//! [`FOLD`] tiles: which one runs never changes a bit. A task is one fold of some output channels, so that wide maps are read from memory
+//! [`FOLD`] tiles, or at the end of a block of images that has as many: which one runs never changes a bit. A task is one fold of some output channels, so that wide maps are read from memory
 //! once; the folds are then added in their order, however many tasks there were.
 
 use std::ops::Range;
@@ -9,17 +9,25 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::Stencil;
+use super::operand::Operand;
 use super::sparse::{Entry, Index};
 use super::tiles::pieces;
 use crate::backend::Weight;
 use crate::backend::cpu::grid::Grid;
 use crate::backend::cpu::memory::Line;
 use crate::backend::cpu::simd::{LANES, Lanes, Level, dispatch, sum_lanes};
+use crate::shape::Shape;
 
 /// Rows and columns of a tile.
 const TILE: usize = 4;
 /// Tiles whose products are summed in vectors before the lanes are folded: folding costs little, and long f32 sums are bounded.
 const FOLD: usize = 64;
+/// Whether every block of images has folds of its own, so that a strip of x is read by one task only: what is to be formed for one task
+/// is formed once.
+pub(super) fn folds_within_blocks(shape: Shape) -> bool {
+    shape.h.div_ceil(TILE) * shape.w.div_ceil(TILE) >= FOLD
+}
+
 /// Tiles that the dense kernel treats together: their gradients stay in L1 over all inputs.
 const DENSE_TILES: usize = 4;
 /// Tiles that the sparse kernel treats together: their gradients stay in L2 over all blocks of inputs, and the sums of a block over the
@@ -33,43 +41,77 @@ const TASKS: usize = 8;
 /// A few pixels of one block of images.
 #[derive(Clone, Copy)]
 struct Tile {
+    block: usize,
+    /// The first row of outputs.
+    row: usize,
     /// Offset of its first pixel in an output channel of dy.
     dy: usize,
-    /// Offset of what an output at the first pixel sees through a tap of offset 0.
+    /// Offset, in its strip of x, of what an output at the first pixel sees through a tap of offset 0.
     x: usize,
     rows: usize,
     cols: usize,
 }
 
-/// What both kernels walk over.
+impl Tile {
+    fn same_strip(&self, other: &Tile) -> bool {
+        (self.block, self.row) == (other.block, other.row)
+    }
+}
+
+/// What both kernels walk over: tiles of dy, and x a strip at a time.
 #[derive(Clone, Copy)]
 struct Walk<'a> {
-    x: &'a [f32],
+    level: Level,
+    x: Operand<'a>,
+    /// Input rows between outputs.
+    stride: usize,
     x_step: [usize; 2],
     dy: &'a [f32],
     dy_plane: usize,
     dy_row: usize,
 }
 
-fn tiles(stencil: &Stencil, gx: Grid, gy: Grid) -> Vec<Tile> {
+impl<'a> Walk<'a> {
+    fn new(level: Level, stencil: &Stencil, x: Operand<'a>, (dy, gy): (&'a [f32], Grid)) -> Self {
+        assert!(dy.len() == gy.len());
+        let stride = stencil.x_step[0] / x.grid().row;
+        Walk { level, x, stride, x_step: stencil.x_step, dy, dy_plane: gy.plane, dy_row: gy.row }
+    }
+
+    /// Hands `visit` the tiles, at most so many at once, and the values of x that their offsets count in.
+    fn for_each_group(&self, tiles: &[Tile], most: usize, mut visit: impl FnMut(&[f32], &[Tile])) {
+        let Some(x) = self.x.stored_values() else {
+            for strip in tiles.chunk_by(Tile::same_strip) {
+                self.x.with_strip(self.level, strip[0].block, strip[0].row * self.stride, |x| {
+                    strip.chunks(most).for_each(|tiles| visit(x, tiles));
+                });
+            }
+            return;
+        };
+        tiles.chunks(most).for_each(|tiles| visit(x, tiles));
+    }
+}
+
+/// The tiles of all images in order, and how many a block has.
+fn tiles(stencil: &Stencil, x: Operand, gy: Grid) -> (Vec<Tile>, usize) {
     let of_block = |block: usize| {
         pieces(stencil.rows, TILE).flat_map(move |(row, rows)| {
             pieces(stencil.cols, TILE).map(move |(col, cols)| Tile {
+                block,
+                row,
                 dy: block * gy.block + stencil.y_at + row * stencil.y_step[0] + col * stencil.y_step[1],
-                x: block * gx.block + row * stencil.x_step[0] + col * stencil.x_step[1],
+                x: match x.stored_values() {
+                    Some(_) => block * x.grid().block + row * stencil.x_step[0] + col * stencil.x_step[1],
+                    None => col * stencil.x_step[1],
+                },
                 rows,
                 cols,
             })
         })
     };
-    (0..gx.blocks).flat_map(of_block).collect()
-}
-
-impl<'a> Walk<'a> {
-    fn new(stencil: &Stencil, (x, gx): (&'a [f32], Grid), (dy, gy): (&'a [f32], Grid)) -> Self {
-        assert!(x.len() == gx.len() && dy.len() == gy.len());
-        Walk { x, x_step: stencil.x_step, dy, dy_plane: gy.plane, dy_row: gy.row }
-    }
+    let all: Vec<Tile> = (0..gy.blocks).flat_map(of_block).collect();
+    let per_block = all.len() / gy.blocks.max(1);
+    (all, per_block)
 }
 
 /// The gradient of every weight.
@@ -77,33 +119,25 @@ pub(super) fn dense(
     level: Level,
     weight: Weight,
     stencil: &Stencil,
-    x: (&[f32], Grid),
+    x: Operand,
     dy: (&[f32], Grid),
     dw: &mut [f32],
     add: bool,
 ) {
-    let tiles = tiles(stencil, x.1, dy.1);
-    let walk = Walk::new(stencil, x, dy);
+    let (tiles, per_block) = tiles(stencil, x, dy.1);
+    let walk = Walk::new(level, stencil, x, dy);
     let per_output = weight.len() / weight.out_channels;
-    let taps = &stencil.taps;
+    let (taps, plane) = (&stencil.taps, x.grid().plane);
     // In the order of (input, tap): neighbouring taps of one channel share their cache lines.
     let inputs = 0..weight.in_channels;
     let of_channel = |channel| {
         taps.iter()
-            .map(move |tap| Entry::new(channel * x.1.plane + tap.offset, tap.position * weight.in_channels + channel))
+            .map(move |tap| Entry::new(channel * plane + tap.offset, tap.position * weight.in_channels + channel))
     };
     let entries: Vec<Entry> = inputs.flat_map(of_channel).collect();
-    // Two times three products fill the sixteen registers of AVX2, four times six the 32 of AVX-512.
-    let group = if level == Level::Avx512 { 4 } else { 2 };
-    let chunks = Chunks::new(&tiles, weight.out_channels, group);
-    let sums = chunks.for_each_task(|fold, outputs| {
-        dispatch!(level, dense_outputs(
-            walk: Walk<'_> = walk,
-            fold: &[Tile] = fold,
-            entries: &[Entry] = &entries,
-            outputs: Range<usize> = outputs,
-        ) -> Vec<f32>)
-    });
+    let [group, _] = products_at_once(level == Level::Avx512);
+    let chunks = Chunks::new(&tiles, per_block, weight.out_channels, group);
+    let sums = chunks.for_each_task(|fold, outputs| dense_outputs(walk, fold, &entries, outputs));
     dw.par_chunks_mut(chunks.outputs * per_output).enumerate().for_each(|(chunk, dw)| {
         if !add {
             dw.fill(0.0);
@@ -116,7 +150,7 @@ pub(super) fn dense(
 
 /// The division of a weight gradient into tasks: every fold of every chunk of outputs.
 struct Chunks<'a> {
-    tiles: &'a [Tile],
+    folds: Vec<&'a [Tile]>,
     all_outputs: usize,
     /// Outputs of a chunk, but the last.
     outputs: usize,
@@ -125,20 +159,20 @@ struct Chunks<'a> {
 
 impl<'a> Chunks<'a> {
     /// Chunks of a multiple of `group` outputs.
-    fn new(tiles: &'a [Tile], all_outputs: usize, group: usize) -> Self {
-        let folds = tiles.len().div_ceil(FOLD).max(1);
-        let outputs = all_outputs.div_ceil(TASKS.div_ceil(folds)).next_multiple_of(group);
-        Chunks { tiles, all_outputs, outputs, count: all_outputs.div_ceil(outputs) }
+    fn new(tiles: &'a [Tile], per_block: usize, all_outputs: usize, group: usize) -> Self {
+        let runs = if per_block < FOLD { tiles.chunks(tiles.len().max(1)) } else { tiles.chunks(per_block) };
+        let folds: Vec<&[Tile]> = runs.flat_map(|run| run.chunks(FOLD)).collect();
+        let outputs = all_outputs.div_ceil(TASKS.div_ceil(folds.len().max(1))).next_multiple_of(group);
+        Chunks { folds, all_outputs, outputs, count: all_outputs.div_ceil(outputs) }
     }
 
     /// What each task returns, by fold and chunk.
     fn for_each_task<T: Send>(&self, task: impl Fn(&[Tile], Range<usize>) -> T + Sync) -> Vec<T> {
-        let folds: Vec<&[Tile]> = self.tiles.chunks(FOLD).collect();
-        let tasks = (0..folds.len() * self.count).into_par_iter().with_max_len(1);
+        let tasks = (0..self.folds.len() * self.count).into_par_iter().with_max_len(1);
         tasks
             .map(|i| {
                 let first = i % self.count * self.outputs;
-                task(folds[i / self.count], first..(first + self.outputs).min(self.all_outputs))
+                task(self.folds[i / self.count], first..(first + self.outputs).min(self.all_outputs))
             })
             .collect()
     }
@@ -149,54 +183,84 @@ impl<'a> Chunks<'a> {
     }
 }
 
-/// The sums of one fold, in element order.
-#[inline(always)]
-unsafe fn dense_outputs<L: Lanes>(walk: Walk<'_>, fold: &[Tile], entries: &[Entry], outputs: Range<usize>) -> Vec<f32> {
-    // SAFETY: the taps and channels are those of the maps; the instruction set is the caller's.
-    unsafe {
-        if L::REGISTERS >= 32 {
-            group_outputs::<L, 4, 6>(walk, fold, entries, outputs)
-        } else {
-            group_outputs::<L, 2, 3>(walk, fold, entries, outputs)
-        }
-    }
+/// Outputs and entries whose sums the dense kernel keeps in registers: two times three products fill the sixteen of AVX2, four times six
+/// the 32 of AVX-512.
+const fn products_at_once(wide: bool) -> [usize; 2] {
+    if wide { [4, 6] } else { [2, 3] }
 }
 
-/// What the last groups of outputs and entries lack they fill up with repetitions, whose sums are dropped.
-#[inline(always)]
-unsafe fn group_outputs<L: Lanes, const OUT: usize, const TAPS: usize>(
-    walk: Walk<'_>,
-    fold: &[Tile],
-    entries: &[Entry],
-    outputs: Range<usize>,
-) -> Vec<f32> {
-    let groups = entries.len().div_ceil(TAPS);
-    let at_once = OUT * (DENSE_SUMS / (groups * size_of::<[[Line; TAPS]; OUT]>())).max(1);
+/// The sums of one fold, in element order. What the last groups of outputs and entries lack they fill up with repetitions, whose sums
+/// are dropped.
+fn dense_outputs(walk: Walk<'_>, fold: &[Tile], entries: &[Entry], outputs: Range<usize>) -> Vec<f32> {
+    let [out, taps] = products_at_once(walk.level == Level::Avx512);
+    let per_output = entries.len().div_ceil(taps) * taps;
+    let at_once = out * (DENSE_SUMS / (out * per_output * size_of::<Line>())).max(1);
     let mut sums = Vec::new();
     let mut folded = vec![0.0; outputs.len() * entries.len()];
     for (i, to) in folded.chunks_mut(at_once * entries.len()).enumerate() {
         let first = outputs.start + i * at_once;
         sums.clear();
-        sums.resize((to.len() / entries.len()).div_ceil(OUT) * groups, [[Line::default(); TAPS]; OUT]);
-        for tiles in fold.chunks(DENSE_TILES) {
-            for (i, sums) in sums.chunks_mut(groups).enumerate() {
-                let channels = std::array::from_fn(|o| (first + i * OUT + o).min(outputs.end - 1) * walk.dy_plane);
-                for (sums, entries) in sums.iter_mut().zip(entries.chunks(TAPS)) {
-                    let offsets = std::array::from_fn(|t| entries[t.min(entries.len() - 1)].offset as usize);
-                    // SAFETY: the caller's.
-                    unsafe { add_products::<L, OUT, TAPS>(walk, tiles, channels, offsets, sums) };
-                }
-            }
-        }
-        for (to, sums) in to.chunks_mut(OUT * entries.len()).zip(sums.chunks(groups)) {
-            for (o, to) in to.chunks_mut(entries.len()).enumerate() {
-                for (sums, group) in sums.iter().zip(entries.chunks(TAPS)) {
-                    group.iter().zip(&sums[o]).for_each(|(entry, sum)| to[entry.element as usize] = sum_lanes(&sum.0));
-                }
+        sums.resize((to.len() / entries.len()).next_multiple_of(out) * per_output, Line::default());
+        walk.for_each_group(fold, DENSE_TILES, |x, tiles| {
+            dispatch!(walk.level, add_groups(
+                walk: Walk<'_> = walk,
+                x: &[f32] = x,
+                tiles: &[Tile] = tiles,
+                entries: &[Entry] = entries,
+                outputs: Range<usize> = first..outputs.end,
+                sums: &mut [Line] = &mut sums,
+            ));
+        });
+        for (o, to) in to.chunks_mut(entries.len()).enumerate() {
+            for (t, entry) in entries.iter().enumerate() {
+                let group = o / out * per_output * out + t / taps * taps * out;
+                to[entry.element as usize] = sum_lanes(&sums[group + o % out * taps + t % taps].0);
             }
         }
     }
     folded
+}
+
+/// Adds the products of some tiles to the sums, which lie by (group of outputs, group of entries, output, entry).
+#[inline(always)]
+unsafe fn add_groups<L: Lanes>(
+    walk: Walk<'_>,
+    x: &[f32],
+    tiles: &[Tile],
+    entries: &[Entry],
+    outputs: Range<usize>,
+    sums: &mut [Line],
+) {
+    const WIDE: [usize; 2] = products_at_once(true);
+    const NARROW: [usize; 2] = products_at_once(false);
+    // SAFETY: the taps and channels are those of the maps; the instruction set is the caller's.
+    unsafe {
+        if L::REGISTERS >= 32 {
+            add_groups_of::<L, { WIDE[0] }, { WIDE[1] }>(walk, x, tiles, entries, outputs, sums);
+        } else {
+            add_groups_of::<L, { NARROW[0] }, { NARROW[1] }>(walk, x, tiles, entries, outputs, sums);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn add_groups_of<L: Lanes, const OUT: usize, const TAPS: usize>(
+    walk: Walk<'_>,
+    x: &[f32],
+    tiles: &[Tile],
+    entries: &[Entry],
+    outputs: Range<usize>,
+    sums: &mut [Line],
+) {
+    let groups = entries.len().div_ceil(TAPS);
+    for (i, sums) in sums.chunks_mut(groups * TAPS * OUT).enumerate() {
+        let channels = std::array::from_fn(|o| (outputs.start + i * OUT + o).min(outputs.end - 1) * walk.dy_plane);
+        for (sums, entries) in sums.chunks_mut(TAPS * OUT).zip(entries.chunks(TAPS)) {
+            let offsets = std::array::from_fn(|t| entries[t.min(entries.len() - 1)].offset as usize);
+            // SAFETY: the caller's.
+            unsafe { add_products::<L, OUT, TAPS>(walk, x, tiles, channels, offsets, sums) };
+        }
+    }
 }
 
 /// Adds the products of dy in `OUT` channels with x at `TAPS` offsets, over some tiles.
@@ -207,18 +271,19 @@ unsafe fn group_outputs<L: Lanes, const OUT: usize, const TAPS: usize>(
 #[inline(always)]
 unsafe fn add_products<L: Lanes, const OUT: usize, const TAPS: usize>(
     walk: Walk<'_>,
+    x: &[f32],
     tiles: &[Tile],
     channels: [usize; OUT],
     offsets: [usize; TAPS],
-    sums: &mut [[Line; TAPS]; OUT],
+    sums: &mut [Line],
 ) {
-    // SAFETY: tiles are those of the maps that `Walk::new` checked; the rest is the caller's.
+    // SAFETY: tiles are those of the walk; the rest is the caller's.
     unsafe {
         let mut sum: [[L; TAPS]; OUT] =
-            std::array::from_fn(|o| std::array::from_fn(|t| L::load(sums[o][t].0.as_ptr())));
+            std::array::from_fn(|o| std::array::from_fn(|t| L::load(sums[o * TAPS + t].0.as_ptr())));
         for tile in tiles {
             for row in 0..tile.rows {
-                let mut x = walk.x.as_ptr().add(tile.x + row * walk.x_step[0]);
+                let mut x = x.as_ptr().add(tile.x + row * walk.x_step[0]);
                 let mut dy = walk.dy.as_ptr().add(tile.dy + row * walk.dy_row);
                 for _ in 0..tile.cols {
                     let g: [L; OUT] = std::array::from_fn(|o| L::load(dy.add(channels[o])));
@@ -233,9 +298,7 @@ unsafe fn add_products<L: Lanes, const OUT: usize, const TAPS: usize>(
                 }
             }
         }
-        for (sums, sum) in sums.iter_mut().zip(sum) {
-            sums.iter_mut().zip(sum).for_each(|(to, sum)| sum.store(to.0.as_mut_ptr()));
-        }
+        sums.iter_mut().zip(sum.as_flattened()).for_each(|(to, sum)| sum.store(to.0.as_mut_ptr()));
     }
 }
 
@@ -244,24 +307,17 @@ pub(super) fn active(
     level: Level,
     index: &Index,
     stencil: &Stencil,
-    x: (&[f32], Grid),
+    x: Operand,
     dy: (&[f32], Grid),
     dw: &mut [f32],
     add: bool,
 ) {
-    let tiles = tiles(stencil, x.1, dy.1);
-    let walk = Walk::new(stencil, x, dy);
+    let (tiles, per_block) = tiles(stencil, x, dy.1);
+    let walk = Walk::new(level, stencil, x, dy);
     let outputs = dy.1.shape.c;
     let per_output = dw.len() / outputs;
-    let chunks = Chunks::new(&tiles, outputs, 1);
-    let sums = chunks.for_each_task(|fold, outputs| {
-        dispatch!(level, active_outputs(
-            walk: Walk<'_> = walk,
-            fold: &[Tile] = fold,
-            index: &Index = index,
-            outputs: Range<usize> = outputs,
-        ) -> Vec<f32>)
-    });
+    let chunks = Chunks::new(&tiles, per_block, outputs, 1);
+    let sums = chunks.for_each_task(|fold, outputs| active_outputs(walk, fold, index, outputs));
     dw.par_chunks_mut(chunks.outputs * per_output).enumerate().for_each(|(chunk, dw)| {
         let first = chunk * chunks.outputs;
         let entries = || index.entries(first..first + dw.len() / per_output);
@@ -277,38 +333,63 @@ pub(super) fn active(
 }
 
 /// The sums of one fold, in the order of the index.
-#[inline(always)]
-unsafe fn active_outputs<L: Lanes>(walk: Walk<'_>, fold: &[Tile], index: &Index, outputs: Range<usize>) -> Vec<f32> {
+fn active_outputs(walk: Walk<'_>, fold: &[Tile], index: &Index, outputs: Range<usize>) -> Vec<f32> {
     let mut sums = vec![Line::default(); index.entries(outputs.clone()).count()];
-    for tiles in fold.chunks(SPARSE_TILES) {
-        let mut rest = sums.as_mut_slice();
-        for block in 0..index.blocks {
-            let count = index.of_block(block, outputs.clone()).map(<[Entry]>::len).sum();
-            let (of_block, others) = rest.split_at_mut(count);
-            rest = others;
-            for tile in tiles {
-                let mut sums = &mut *of_block;
-                for (output, entries) in outputs.clone().zip(index.of_block(block, outputs.clone())) {
-                    let (of_output, others) = sums.split_at_mut(entries.len());
-                    sums = others;
-                    // SAFETY: the index was built for these maps; the instruction set is the caller's.
-                    unsafe { add_tile::<L>(walk, tile, output, entries, of_output) };
-                }
+    walk.for_each_group(fold, SPARSE_TILES, |x, tiles| {
+        dispatch!(walk.level, add_tiles(
+            walk: Walk<'_> = walk,
+            x: &[f32] = x,
+            tiles: &[Tile] = tiles,
+            index: &Index = index,
+            outputs: Range<usize> = outputs.clone(),
+            sums: &mut [Line] = &mut sums,
+        ));
+    });
+    sums.iter().map(|sum| sum_lanes(&sum.0)).collect()
+}
+
+#[inline(always)]
+unsafe fn add_tiles<L: Lanes>(
+    walk: Walk<'_>,
+    x: &[f32],
+    tiles: &[Tile],
+    index: &Index,
+    outputs: Range<usize>,
+    sums: &mut [Line],
+) {
+    let mut rest = sums;
+    for block in 0..index.blocks {
+        let count = index.of_block(block, outputs.clone()).map(<[Entry]>::len).sum();
+        let (of_block, others) = rest.split_at_mut(count);
+        rest = others;
+        for tile in tiles {
+            let mut sums = &mut *of_block;
+            for (output, entries) in outputs.clone().zip(index.of_block(block, outputs.clone())) {
+                let (of_output, others) = sums.split_at_mut(entries.len());
+                sums = others;
+                // SAFETY: the index was built for these maps; the instruction set is the caller's.
+                unsafe { add_tile::<L>(walk, x, tile, output, entries, of_output) };
             }
         }
     }
-    sums.iter().map(|sum| sum_lanes(&sum.0)).collect()
 }
 
 /// Adds a tile's products of one output channel, for each entry to its sum.
 #[inline(always)]
-unsafe fn add_tile<L: Lanes>(walk: Walk<'_>, tile: &Tile, output: usize, entries: &[Entry], sums: &mut [Line]) {
+unsafe fn add_tile<L: Lanes>(
+    walk: Walk<'_>,
+    x: &[f32],
+    tile: &Tile,
+    output: usize,
+    entries: &[Entry],
+    sums: &mut [Line],
+) {
     if entries.is_empty() {
         return;
     }
     // SAFETY: the tile is one of the walk's.
     unsafe {
-        let x = walk.x.as_ptr().add(tile.x);
+        let x = x.as_ptr().add(tile.x);
         let dy = walk.dy.as_ptr().add(output * walk.dy_plane + tile.dy);
         if L::REGISTERS >= 32 {
             match tile.rows {
