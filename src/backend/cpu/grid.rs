@@ -100,19 +100,9 @@ impl Grid {
 
     /// Writes the zeros around one channel, and those behind it.
     pub(crate) fn clear_halo(&self, plane: &mut [f32]) {
-        let (plane, behind) = plane.split_at_mut((self.shape.h + 2 * self.halo) * self.row);
-        behind.fill(0.0);
-        if self.halo == 0 {
-            return;
-        }
-        let (edge, side) = (self.halo * self.row, self.halo * LANES);
-        let end = plane.len() - edge;
-        plane[..edge].fill(0.0);
-        plane[end..].fill(0.0);
-        for row in plane[edge..end].chunks_mut(self.row) {
-            row[..side].fill(0.0);
-            row[self.row - side..].fill(0.0);
-        }
+        assert!(plane.len() == self.plane);
+        // SAFETY: all rows of a plane that is borrowed whole.
+        unsafe { self.clear_halo_of_rows(plane.as_mut_ptr(), 0..self.shape.h) }
     }
 
     /// The same for some rows of a plane only, of which tasks write others at the same time: what is above the first row belongs to it,
@@ -128,15 +118,15 @@ impl Grid {
         if rows.start == 0 {
             clear(0, self.halo * self.row);
         }
-        if rows.end == self.shape.h {
-            clear((self.halo + rows.end) * self.row, self.plane);
-        }
         let side = self.halo * LANES;
         if side > 0 {
-            for row in rows.map(|row| (row + self.halo) * self.row) {
+            for row in rows.clone().map(|row| (row + self.halo) * self.row) {
                 clear(row, row + side);
                 clear(row + self.row - side, row + self.row);
             }
+        }
+        if rows.end == self.shape.h {
+            clear((self.halo + rows.end) * self.row, self.plane);
         }
     }
 
