@@ -1,9 +1,10 @@
 //! Direct convolutions in the blocked layout: no im2col, no borders to treat.
 //!
 //! Forward and input gradient are the same thing, a [`Stencil`]: each output pixel is a weighted sum of input pixels at fixed
-//! offsets. [`dense`] runs it with every weight, [`sparse`] with those of an index.
+//! offsets. [`dense`] runs it with every weight, [`sparse`] with those of an index, both also on a [`single`] image.
 
 mod dense;
+mod single;
 mod sparse;
 mod tiles;
 mod weight_grad;
@@ -72,6 +73,11 @@ impl Stencil {
             y_at: y.pixel(0, 0),
             y_step: [y.row, LANES],
         }
+    }
+
+    /// From one output to the next, down and right, in another map of the output's shape.
+    fn step_in(&self, grid: Grid) -> [usize; 2] {
+        if grid.lanes == 1 { self.y_step } else { [grid.row, LANES] }
     }
 
     /// One stencil a residue of the stride: pixel s q + r of dx sees dy at q + (r + p - k) / s for the k that divide.
@@ -163,9 +169,17 @@ struct Finish {
     relu: bool,
 }
 
-/// The pixel at `row` and `col` of a channel of one block.
-fn pixel((values, grid): (&[f32], Grid), channel: usize, row: usize, col: usize) -> *const f32 {
-    values[channel * grid.plane + grid.pixel(row, col)..].as_ptr()
+/// What output (row, col) of a channel has in another map of the output's shape, and the steps to its neighbours there.
+fn pixel(
+    (values, grid): (&[f32], Grid),
+    stencil: &Stencil,
+    channel: usize,
+    row: usize,
+    col: usize,
+) -> (*const f32, [usize; 2]) {
+    let step = stencil.step_in(grid);
+    let at = channel * grid.plane + grid.pixel(0, 0) + row * step[0] + col * step[1];
+    (values[at..].as_ptr(), step)
 }
 
 impl Around<'_> {
@@ -176,11 +190,12 @@ impl Around<'_> {
     }
 
     /// What follows the sums of an output channel, at the tile that begins at this pixel.
-    fn finish(&self, output: usize, row: usize, col: usize) -> Option<Finish> {
+    fn finish(&self, stencil: &Stencil, output: usize, row: usize, col: usize) -> Option<Finish> {
+        let residual = self.residual.map(|map| pixel(map, stencil, output, row, col));
         self.affine.map(|affine| Finish {
             affine: affine[output],
-            residual: self.residual.map_or(std::ptr::null(), |map| pixel(map, output, row, col)),
-            residual_row: self.residual.map_or(0, |(_, grid)| grid.row),
+            residual: residual.map_or(std::ptr::null(), |(at, _)| at),
+            residual_row: residual.map_or(0, |(_, step)| step[0]),
             relu: self.relu,
         })
     }
@@ -253,13 +268,14 @@ fn correlate(
 impl Cpu {
     /// y = conv(x, w) + start.
     pub(super) fn convolve(&mut self, x: Map, w: Weight, conv: Conv, start: Option<Map>, y: Map) {
-        let stencil = Stencil::forward(Grid::of(x), Grid::of(y), w.kernel, conv);
         let view = View { weight: w, direction: Direction::Forward };
         let [from, to, start_at] = [x.range(), y.range(), start.map_or(0..0, |map| map.range())];
         let [from, to, values] = self.memory.apart([from, to, start_at]);
         let around = Around { start: start.map(|map| (&*values, Grid::of(map))), ..Around::default() };
         let (layer, level) = (&mut self.layers[w.layer], self.level);
-        correlate(level, layer, (from, Grid::of(x)), view, &[stencil], around, (to, Grid::of(y)), false);
+        let (x, y) = ((&*from, Grid::of(x)), (to, Grid::of(y)));
+        let (x, stencil) = single::seen(x, y.1, w.kernel, conv, &mut self.copies);
+        correlate(level, layer, x, view, &[stencil], around, y, false);
     }
 
     /// y = affine(conv(x, w)), with the residual and the ReLU of `bn` behind it, in one pass.
@@ -272,14 +288,15 @@ impl Cpu {
         bn: &BatchNorm,
         y: Map,
     ) {
-        let stencil = Stencil::forward(Grid::of(x), Grid::of(y), w.kernel, conv);
         let view = View { weight: w, direction: Direction::Forward };
         let residual = bn.residual.map_or(0..0, |map| map.range());
         let [from, to, values] = self.memory.apart([x.range(), y.range(), residual]);
         let residual = bn.residual.map(|map| (&*values, Grid::of(map)));
         let around = Around { affine: Some(affine), residual, relu: bn.relu, start: None };
         let (layer, level) = (&mut self.layers[w.layer], self.level);
-        correlate(level, layer, (from, Grid::of(x)), view, &[stencil], around, (to, Grid::of(y)), false);
+        let (x, y) = ((&*from, Grid::of(x)), (to, Grid::of(y)));
+        let (x, stencil) = single::seen(x, y.1, w.kernel, conv, &mut self.copies);
+        correlate(level, layer, x, view, &[stencil], around, y, false);
     }
 
     pub(super) fn convolve_grad_input(&mut self, dy: Map, w: Weight, conv: Conv, dx: Sink<Map>) {

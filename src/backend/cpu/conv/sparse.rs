@@ -124,10 +124,15 @@ impl SparseIndex {
 fn channels_per_block(view: View, stencils: &[Stencil], x: Grid, density: f64) -> usize {
     let taps = stencils.iter().map(|s| s.taps.len()).max().unwrap_or(1);
     let per_channel = (density * taps as f64).max(1e-3);
-    let seen = |step: usize, pixel: usize, kernel: usize| 3 * step / pixel + kernel;
-    let [rows, cols] = view.weight.kernel;
-    let [down, right] = stencils[0].x_step;
-    let bytes = seen(down, x.row, rows) * seen(right, LANES, cols) * LANES * size_of::<f32>();
+    let bytes = match x.lanes {
+        1 => stencils[0].bytes_seen(),
+        _ => {
+            let seen = |step: usize, pixel: usize, kernel: usize| 3 * step / pixel + kernel;
+            let [rows, cols] = view.weight.kernel;
+            let [down, right] = stencils[0].x_step;
+            seen(down, x.row, rows) * seen(right, LANES, cols) * LANES * size_of::<f32>()
+        }
+    };
     ((WORTH_A_BLOCK / per_channel) as usize).max(INPUT_BYTES / bytes).clamp(1, view.inputs())
 }
 
@@ -201,6 +206,8 @@ pub(super) fn correlate(
     add: bool,
 ) {
     let Layer { index, mask, effective, .. } = layer;
+    let folded = (gy.lanes == 1).then(|| stencils.iter().map(|stencil| stencil.folded(gy)).collect::<Vec<_>>());
+    let stencils = folded.as_deref().unwrap_or(stencils);
     let gathered = index.weights(view, gx, stencils, mask, effective);
     each_task((x, gx), (y, gy), add, around, |input, first_output, y| {
         for (stencil, blocks) in stencils.iter().zip(gathered) {
@@ -258,7 +265,7 @@ unsafe fn run<L: Lanes>(
                             stream: last && write == Write::Stream && !ends,
                         };
                         tile.start = match begins {
-                            Some(map) => Some((pixel(map, first_output + o, row, col), [map.1.row, LANES])),
+                            Some(map) => Some(pixel(map, stencil, first_output + o, row, col)),
                             None => add.then_some((tile.y.cast_const(), stencil.y_step)),
                         };
                         match stencil.x_step[1] / LANES {
@@ -266,7 +273,8 @@ unsafe fn run<L: Lanes>(
                             2 => tile.compute::<L, 2>(rows, cols),
                             _ => tile.compute::<L, 0>(rows, cols),
                         }
-                        if let Some(finish) = input.around.finish(first_output + o, row, col).filter(|_| last) {
+                        if let Some(finish) = input.around.finish(stencil, first_output + o, row, col).filter(|_| last)
+                        {
                             tile.finish::<L>(finish, rows, cols);
                         }
                     }
