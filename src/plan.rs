@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use crate::backend::{Backend, Map, Operand, Precision, Product, Sink, Span};
 use crate::error::Result;
-use crate::graph::{Graph, Node, NodeId};
+use crate::graph::{Graph, Mode, Node, NodeId};
 use crate::op::{Demand, Fusion, Io, Slot};
 use crate::shape::Shape;
 
@@ -129,6 +129,7 @@ impl Plan {
             }
         }
         let precisions = precisions(&graph, keep, backend.precision());
+        let inference = graph.mode() == Mode::Evaluate && loss.is_none();
         let steps = trace.order.len();
         let mut places = Vec::new();
         let mut place = |node: usize, content, precision, len, live| {
@@ -153,10 +154,11 @@ impl Plan {
             let kept = keep.contains(&NodeId(i)) || loss == Some(NodeId(i));
             let last = if kept { steps - 1 } else { trace.value_live[i].1 };
             let stored = !fused.formed[i] && !absorbed.iter().any(|of| of.is_some_and(|(conv, _)| conv == i));
-            let len = if stored { backend.map_len(node.shape, halos.value[i], precisions[i]) } else { 0 };
-            values.push(place(i, Content::Value, precisions[i], len, (trace.value_live[i].0, last)));
+            let len = |halo, precision| backend.map_len(Map { at: 0, shape: node.shape, halo, precision, inference });
+            let stored_len = if stored { len(halos.value[i], precisions[i]) } else { 0 };
+            values.push(place(i, Content::Value, precisions[i], stored_len, (trace.value_live[i].0, last)));
             gradients.push(trace.gradient_live[i].map(|live| {
-                let len = backend.map_len(node.shape, halos.gradient[i], backend.precision());
+                let len = len(halos.gradient[i], backend.precision());
                 place(i, Content::Gradient, backend.precision(), len, live)
             }));
             let shapes: Vec<Shape> = node.args.iter().map(|a| graph.shape(*a)).collect();
@@ -173,7 +175,7 @@ impl Plan {
 
         let map = |place: usize, halo: usize| {
             let Place { at, shape, precision, .. } = places[place];
-            Map { at, shape, halo, precision }
+            Map { at, shape, halo, precision, inference }
         };
         let maps: Vec<Map> = (0..graph.nodes.len()).map(|i| map(values[i], halos.value[i])).collect();
         let workspace =

@@ -38,6 +38,8 @@ pub struct Map {
     pub halo: usize,
     /// How its numbers are stored.
     pub precision: Precision,
+    /// Only predictions go through it, no gradient ever belongs to it: a device may have a layout of its own for that.
+    pub inference: bool,
 }
 
 /// Where a result goes, and whether it replaces what is there or is added to it.
@@ -301,8 +303,8 @@ pub trait Backend: Send {
     ///
     /// Convolutions read maps of this precision only, and all gradients have it; any other map may have either.
     fn precision(&self) -> Precision;
-    /// 4-byte words that a map of this shape and precision takes in this backend's layout.
-    fn map_len(&self, shape: Shape, halo: usize, precision: Precision) -> usize;
+    /// 4-byte words that a map takes in this backend's layout, wherever it lies.
+    fn map_len(&self, map: Map) -> usize;
     /// Makes sure that `len` 4-byte words of memory are there; keeps what is in it, new memory is zero.
     fn reserve(&mut self, len: usize) -> Result<()>;
     /// Copies values in.

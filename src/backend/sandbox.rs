@@ -36,9 +36,9 @@ impl Sandbox {
 
     /// A map of normally distributed numbers in the backend's precision, one row and column of zeros around it.
     pub fn map(&mut self, shape: Shape) -> Result<Map> {
-        let precision = self.on.precision();
-        let at = self.span(self.on.map_len(shape, 1, precision))?.at;
-        let map = Map { at, shape, halo: 1, precision };
+        let map = Map { at: 0, shape, halo: 1, precision: self.on.precision(), inference: false };
+        let at = self.span(self.on.map_len(map))?.at;
+        let map = Map { at, ..map };
         self.on.write_map(map, &normal(shape.len()))?;
         Ok(map)
     }

@@ -30,11 +30,12 @@ use crate::Result;
 use crate::backend::*;
 use crate::bitmask::BitMask;
 use crate::error::Error;
-use crate::shape::Shape;
 
 /// The CPU backend.
 pub struct Cpu {
     memory: Memory,
+    /// What a convolution of a single image sees, where it does not lie as its output does.
+    copies: Vec<f32>,
     layers: Vec<Layer>,
     step: StepState,
     level: Level,
@@ -50,7 +51,7 @@ impl Cpu {
     /// As [`Cpu::new`], with the kernels of one instruction set, which the machine must have.
     pub(crate) fn with_level(level: Level) -> Self {
         let step = StepState { seed: 0, step: 0, statistics_momentum: 0.1, extent: Extent::Dense };
-        Cpu { memory: Memory::default(), layers: vec![], step, level, precision: Precision::F32 }
+        Cpu { memory: Memory::default(), copies: vec![], layers: vec![], step, level, precision: Precision::F32 }
     }
 
     /// The same in another precision. Memory stays f32: bf16 is for comparing with a device that has it, so results are computed as ever
@@ -92,8 +93,8 @@ impl Backend for Cpu {
     }
 
     // Floats, whatever the precision.
-    fn map_len(&self, shape: Shape, halo: usize, _: Precision) -> usize {
-        Grid::new(shape, halo).len()
+    fn map_len(&self, map: Map) -> usize {
+        Grid::of(map).len()
     }
 
     fn reserve(&mut self, len: usize) -> Result<()> {

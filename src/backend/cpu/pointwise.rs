@@ -66,7 +66,7 @@ impl Pointwise<1> for Offset {
     }
 }
 
-/// One plane: y = f(x), or y += f(x). All maps have one shape; their halos may differ.
+/// One plane: y = f(x), or y += f(x). All maps have one shape and number of lanes; their halos may differ.
 pub(super) fn plane<const N: usize, P: Pointwise<N>>(
     level: Level,
     f: P,
@@ -110,8 +110,9 @@ unsafe fn rows<L: Lanes, const N: usize, P: Pointwise<N>>(
     gy: Grid,
     write: Write,
 ) {
-    let width = gy.shape.w * LANES;
-    for i in 0..gy.shape.h {
+    let (runs, vectors) = gy.runs();
+    let width = vectors * LANES;
+    for i in 0..runs {
         let from = x.map(|(x, g)| x[g.pixel(i, 0)..][..width].as_ptr());
         let to = y[gy.pixel(i, 0)..][..width].as_mut_ptr();
         for at in (0..width).step_by(LANES) {

@@ -8,14 +8,13 @@ use super::memory::Place;
 use super::simd::LANES;
 use crate::backend::{Conv, Map, Sink};
 
-type Pixel = [f32; LANES];
-
-fn pixel(plane: &[f32], at: usize) -> &Pixel {
-    plane[at..at + LANES].try_into().expect("the slice has a pixel's length")
+/// A pixel of the images that lie side by side.
+fn pixel<const IMAGES: usize>(plane: &[f32], at: usize) -> &[f32; IMAGES] {
+    plane[at..at + IMAGES].try_into().expect("the slice has a pixel's length")
 }
 
-fn pixel_mut(plane: &mut [f32], at: usize) -> &mut Pixel {
-    (&mut plane[at..at + LANES]).try_into().expect("the slice has a pixel's length")
+fn pixel_mut<const IMAGES: usize>(plane: &mut [f32], at: usize) -> &mut [f32; IMAGES] {
+    (&mut plane[at..at + IMAGES]).try_into().expect("the slice has a pixel's length")
 }
 
 /// The pixels that the window of output (i, j) covers, in row order.
@@ -29,10 +28,13 @@ fn window(grid: Grid, size: usize, conv: Conv, i: usize, j: usize) -> impl Itera
 }
 
 /// The largest value of a window and where it is first found, lane by lane.
-fn maximum(plane: &[f32], pixels: impl Iterator<Item = usize>) -> (Pixel, [usize; LANES]) {
-    let (mut best, mut at) = ([f32::NEG_INFINITY; LANES], [usize::MAX; LANES]);
+fn maximum<const IMAGES: usize>(
+    plane: &[f32],
+    pixels: impl Iterator<Item = usize>,
+) -> ([f32; IMAGES], [usize; IMAGES]) {
+    let (mut best, mut at) = ([f32::NEG_INFINITY; IMAGES], [usize::MAX; IMAGES]);
     for from in pixels {
-        for (lane, &x) in pixel(plane, from).iter().enumerate() {
+        for (lane, &x) in pixel::<IMAGES>(plane, from).iter().enumerate() {
             // NaN wins over everything, so that a diverged value is not hidden.
             if x > best[lane] || at[lane] == usize::MAX || x.is_nan() {
                 (best[lane], at[lane]) = (x, from);
@@ -42,15 +44,34 @@ fn maximum(plane: &[f32], pixels: impl Iterator<Item = usize>) -> (Pixel, [usize
     (best, at)
 }
 
+/// The maxima of the windows of one plane.
+fn maxima<const IMAGES: usize>((x, gx): (&[f32], Grid), size: usize, conv: Conv, (y, gy): (&mut [f32], Grid)) {
+    for i in 0..gy.shape.h {
+        for j in 0..gy.shape.w {
+            *pixel_mut::<IMAGES>(y, gy.pixel(i, j)) = maximum(x, window(gx, size, conv, i, j)).0;
+        }
+    }
+}
+
+/// The sum of the pixels of one plane, in row order.
+fn sum<const IMAGES: usize>(x: &[f32], grid: Grid) -> [f32; IMAGES] {
+    let mut sum = [0.0; IMAGES];
+    for i in 0..grid.shape.h {
+        for pixel in x[grid.pixel(i, 0)..][..grid.shape.w * IMAGES].chunks_exact(IMAGES) {
+            sum.iter_mut().zip(pixel).for_each(|(s, x)| *s += x);
+        }
+    }
+    sum
+}
+
 impl Cpu {
     pub(super) fn pool_max(&mut self, x: Map, size: usize, conv: Conv, y: Map) {
         let (gx, gy) = (Grid::of(x), Grid::of(y));
         let [x, y] = self.memory.apart([x.range(), y.range()]);
         y.par_chunks_mut(gy.plane).with_min_len(gy.planes_per_task()).zip(x.par_chunks(gx.plane)).for_each(|(y, x)| {
-            for i in 0..gy.shape.h {
-                for j in 0..gy.shape.w {
-                    *pixel_mut(y, gy.pixel(i, j)) = maximum(x, window(gx, size, conv, i, j)).0;
-                }
+            match gy.lanes {
+                1 => maxima::<1>((x, gx), size, conv, (y, gy)),
+                _ => maxima::<LANES>((x, gx), size, conv, (y, gy)),
             }
             gy.clear_halo(y);
         });
@@ -68,7 +89,7 @@ impl Cpu {
                 }
                 for i in 0..gy.shape.h {
                     for j in 0..gy.shape.w {
-                        let (_, at) = maximum(x, window(gx, size, conv, i, j));
+                        let (_, at) = maximum::<LANES>(x, window(gx, size, conv, i, j));
                         for (lane, at) in at.into_iter().enumerate() {
                             let (row, col) = (at / gx.row - gx.halo, at % gx.row / LANES - gx.halo);
                             to[gdx.pixel(row, col) + lane] += dy[gy.pixel(i, j) + lane];
@@ -83,13 +104,10 @@ impl Cpu {
         let scale = 1.0 / gx.shape.pixels() as f32;
         let [x, y] = self.memory.apart([x.range(), y.range()]);
         y.par_chunks_mut(gy.plane).with_min_len(gx.planes_per_task()).zip(x.par_chunks(gx.plane)).for_each(|(y, x)| {
-            let mut sum = [0.0; LANES];
-            for i in 0..gx.shape.h {
-                for at in (gx.pixel(i, 0)..gx.pixel(i, gx.shape.w)).step_by(LANES) {
-                    sum.iter_mut().zip(pixel(x, at)).for_each(|(s, x)| *s += x);
-                }
+            match gx.lanes {
+                1 => *pixel_mut(y, gy.pixel(0, 0)) = sum::<1>(x, gx).map(|s| s * scale),
+                _ => *pixel_mut(y, gy.pixel(0, 0)) = sum::<LANES>(x, gx).map(|s| s * scale),
             }
-            *pixel_mut(y, gy.pixel(0, 0)) = sum.map(|s| s * scale);
             gy.clear_halo(y);
         });
     }
@@ -100,7 +118,7 @@ impl Cpu {
         let [dy, to] = self.memory.apart([dy.range(), dx.to.range()]);
         to.par_chunks_mut(gx.plane).with_min_len(gx.planes_per_task()).zip(dy.par_chunks(gy.plane)).for_each(
             |(to, dy)| {
-                let share = pixel(dy, gy.pixel(0, 0)).map(|g| g * scale);
+                let share = pixel::<LANES>(dy, gy.pixel(0, 0)).map(|g| g * scale);
                 for i in 0..gx.shape.h {
                     for at in (gx.pixel(i, 0)..gx.pixel(i, gx.shape.w)).step_by(LANES) {
                         let to = pixel_mut(to, at);

@@ -19,7 +19,7 @@ impl Cpu {
             let (b, c) = (p / s.c, p % s.c);
             plane.fill(0.0);
             for lane in 0..grid.images(b) {
-                let image = &values[((b * LANES + lane) * s.c + c) * s.pixels()..][..s.pixels()];
+                let image = &values[((b * grid.lanes + lane) * s.c + c) * s.pixels()..][..s.pixels()];
                 for (at, &x) in image.iter().enumerate() {
                     plane[grid.pixel(at / s.w, at % s.w) + lane] = x;
                 }
@@ -35,7 +35,7 @@ impl Cpu {
         images.par_chunks_mut(s.pixels().max(1)).with_min_len(64).enumerate().for_each(|(image, to)| {
             let base = grid.at(image / s.c, image % s.c, 0, 0);
             for (at, x) in to.iter_mut().enumerate() {
-                *x = values[base + at / s.w * grid.row + at % s.w * LANES];
+                *x = values[base + at / s.w * grid.row + at % s.w * grid.lanes];
             }
         });
         images
@@ -57,7 +57,7 @@ impl Cpu {
                 to.chunks_mut(gy.plane).for_each(|plane| gy.clear_halo(plane));
             }
             for (to_at, from_at) in places(gy).zip(places(gx)) {
-                for lane in 0..LANES {
+                for lane in 0..gx.lanes {
                     let kept = if y.add { to[to_at + lane] } else { 0.0 };
                     to[to_at + lane] = kept + x[from_at + lane];
                 }

@@ -1,4 +1,4 @@
-//! Vectors of 16 f32, one pixel of 16 images, in the instruction set that the machine has.
+//! Vectors of 16 f32, one pixel of 16 images or 16 pixels of one, in the instruction set that the machine has.
 //!
 //! A kernel is written once, generic over [`Lanes`], and compiled three times by [`dispatch!`]. All three do the same operations
 //! in the same order, fused multiply-adds among them, so results do not depend on the instruction set wherever it has FMA.
@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use crate::error::{Error, Result};
 
-/// Images side by side in a vector, and so the innermost extent of every activation.
+/// Floats in a vector: images side by side, the innermost extent of activations, or pixels of a single image.
 pub(crate) const LANES: usize = 16;
 
 /// An instruction set.

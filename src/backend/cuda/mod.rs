@@ -37,7 +37,6 @@ use crate::bitmask::BitMask;
 use crate::calibration::Histogram;
 use crate::data::Pixels;
 use crate::error::Error;
-use crate::shape::Shape;
 
 /// `Step` of step.cuh.
 #[repr(C)]
@@ -163,8 +162,8 @@ impl Backend for Cuda {
         self.precision
     }
 
-    fn map_len(&self, shape: Shape, _halo: usize, precision: Precision) -> usize {
-        memory::words(shape, precision)
+    fn map_len(&self, map: Map) -> usize {
+        memory::words(map.shape, map.precision)
     }
 
     fn reserve(&mut self, len: usize) -> Result<()> {

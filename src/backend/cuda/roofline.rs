@@ -175,8 +175,13 @@ mod tests {
         // 64 channels to 128 on 32x32 at batch 16, 3x3, stride 2.
         let notes = Notes::default();
         let mut cuda = Cuda::new(Box::new(Tally::new(notes.clone())), Precision::Bf16).unwrap();
-        let map =
-            |at, c, side| Map { at, shape: Shape::images(16, c, side, side), halo: 0, precision: Precision::Bf16 };
+        let map = |at, c, side| Map {
+            at,
+            shape: Shape::images(16, c, side, side),
+            halo: 0,
+            precision: Precision::Bf16,
+            inference: false,
+        };
         let (x, y, conv) = (map(0, 64, 32), map(1 << 20, 128, 16), Conv { stride: 2, padding: 1 });
         let weights = 128 * 9 * 64;
         let [value, grad] = [1 << 21, 1 << 22].map(|at| Span { at, len: weights });

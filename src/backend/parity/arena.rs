@@ -33,7 +33,7 @@ impl Output {
     fn range(&self, on: &dyn Backend) -> std::ops::Range<usize> {
         match self {
             Output::Span(s) | Output::Inside(s, _) => s.at..s.at + s.len,
-            Output::Value(m) | Output::Gradient(m) => m.at..m.at + on.map_len(m.shape, m.halo, m.precision),
+            Output::Value(m) | Output::Gradient(m) => m.at..m.at + on.map_len(*m),
             Output::Mask(_) | Output::RandomMask(_) => 0..0,
         }
     }
@@ -68,7 +68,7 @@ impl Output {
 /// that is not zero must be one of the values.
 fn observed_map(on: &mut dyn Backend, map: Map, only_values: bool, who: &str) -> Vec<f32> {
     let values = on.read_map(map).unwrap();
-    let words = |precision| on.map_len(map.shape, map.halo, precision);
+    let words = |precision| on.map_len(Map { precision, ..map });
     let (len, packed) = (words(map.precision), words(map.precision) < words(Precision::F32));
     let raw = numbers(on.read(Span { at: map.at, len }).unwrap(), packed);
     assert!(raw.iter().all(|x| !x.is_nan()), "{who}: {map:?} has NaN in it, maybe in its halo");
@@ -95,13 +95,15 @@ pub(super) struct Arena<'a> {
     exact: Stream,
     weights: Vec<Weight>,
     outputs: Vec<Output>,
+    /// Whether the maps that follow are those of a pass that only predicts.
+    pub(super) inference: bool,
 }
 
 impl<'a> Arena<'a> {
     /// Plays a case and returns what it wrote. `seed` keys which values are in f32.
     pub(super) fn play(on: &'a mut dyn Backend, seed: u64, case: &dyn Fn(&mut Arena)) -> Vec<Output> {
         let exact = Stream::new(seed, Domain::Bootstrap, 0, 0);
-        let mut arena = Arena { on, end: 0, exact, weights: vec![], outputs: vec![] };
+        let mut arena = Arena { on, end: 0, exact, weights: vec![], outputs: vec![], inference: false };
         arena.poisoned(GUARD);
         case(&mut arena);
         assert!(!arena.outputs.is_empty(), "the case checks nothing");
@@ -125,8 +127,9 @@ impl<'a> Arena<'a> {
     }
 
     fn map(&mut self, shape: Shape, halo: usize, precision: Precision) -> Map {
-        let at = self.poisoned(self.on.map_len(shape, halo, precision)).at;
-        Map { at, shape, halo, precision }
+        let map = Map { at: 0, shape, halo, precision, inference: self.inference };
+        let at = self.poisoned(self.on.map_len(map)).at;
+        Map { at, ..map }
     }
 
     /// The precision of the next value.
@@ -151,7 +154,8 @@ impl<'a> Arena<'a> {
     }
 
     fn value_in(&mut self, precision: Precision, shape: Shape, halo: usize, values: &[f32]) -> Map {
-        let full = Shape { n: shape.n.next_multiple_of(16), ..shape };
+        let images = if self.inference { shape.n } else { shape.n.next_multiple_of(16) };
+        let full = Shape { n: images, ..shape };
         let map = self.map(full, halo, precision);
         let junk = std::iter::repeat_n(1e3, full.len() - shape.len());
         self.on.write_map(map, &values.iter().copied().chain(junk).collect::<Vec<_>>()).unwrap();

@@ -29,7 +29,13 @@ impl Bench {
 
     fn map(&mut self, shape: Shape) -> Map {
         let seed = self.end as u64;
-        Map { at: self.span(&values(shape.len(), seed)).at, shape, halo: 0, precision: Precision::F32 }
+        Map {
+            at: self.span(&values(shape.len(), seed)).at,
+            shape,
+            halo: 0,
+            precision: Precision::F32,
+            inference: false,
+        }
     }
 
     fn weight(&mut self, dims: [usize; 4]) -> Weight {

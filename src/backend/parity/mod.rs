@@ -19,6 +19,7 @@ mod pointwise_cases;
 mod pool_cases;
 mod reference;
 mod required;
+mod single_image_cases;
 
 pub(crate) use reference::Reference;
 

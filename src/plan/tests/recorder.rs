@@ -5,7 +5,6 @@ use std::ops::Range;
 use crate::Result;
 use crate::backend::*;
 use crate::bitmask::BitMask;
-use crate::shape::Shape;
 
 /// What was last written to a place.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,7 +34,7 @@ impl Recorder {
 
     fn range(&self, held: Held) -> Range<usize> {
         match held {
-            Held::Map(map) => map.at..map.at + self.map_len(map.shape, map.halo, map.precision),
+            Held::Map(map) => map.at..map.at + self.map_len(map),
             Held::Span(span) => span.at..span.at + span.len,
         }
     }
@@ -102,7 +101,7 @@ impl Backend for Recorder {
     fn precision(&self) -> Precision {
         self.precision
     }
-    fn map_len(&self, s: Shape, halo: usize, precision: Precision) -> usize {
+    fn map_len(&self, Map { shape: s, halo, precision, .. }: Map) -> usize {
         let elements = s.n.next_multiple_of(16) * s.c * (s.h + 2 * halo) * (s.w + 2 * halo);
         if precision == Precision::F32 { elements } else { elements / 2 }
     }

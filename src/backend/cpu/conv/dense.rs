@@ -129,10 +129,10 @@ unsafe fn run<L: Lanes>(
                     let left = stencil.cols - col;
                     let channel = |o: usize| strip.outputs.start + group * OUT + o;
                     let start = |o: usize| match strip.around.start {
-                        Some(map) => Some((pixel(map, channel(o), row, col), LANES)),
+                        Some(map) => Some((pixel(map, stencil, channel(o), row, col).0, LANES)),
                         None => (write == Write::Add).then_some((y.add(o * y_plane).cast_const(), stencil.y_step[1])),
                     };
-                    let finish = |o: usize| strip.around.finish(channel(o), row, col);
+                    let finish = |o: usize| strip.around.finish(stencil, channel(o), row, col);
                     let tally = |o: usize| strip.around.rows.map(|rows| rows.tally(channel(o), row, col));
                     col += if left >= 4 && L::TILE >= 4 {
                         tile.compute::<L, 4>(x, y, start, finish, tally)

@@ -1,10 +1,11 @@
 //! Direct convolutions in the blocked layout: no im2col, no borders to treat.
 //!
 //! Forward and input gradient are the same thing, a [`Stencil`]: each output pixel is a weighted sum of input pixels at fixed
-//! offsets. [`dense`] runs it with every weight, [`sparse`] with those of an index.
+//! offsets. [`dense`] runs it with every weight, [`sparse`] with those of an index, both also on a [`single`] image.
 
 mod dense;
 mod operand;
+mod single;
 mod sparse;
 #[cfg(test)]
 mod tests;
@@ -88,6 +89,11 @@ impl Stencil {
             y_at: y.pixel(0, 0),
             y_step: [y.row, LANES],
         }
+    }
+
+    /// From one output to the next, down and right, in another map of the output's shape.
+    fn step_in(&self, grid: Grid) -> [usize; 2] {
+        if grid.lanes == 1 { self.y_step } else { [grid.row, LANES] }
     }
 
     /// One stencil a residue of the stride: pixel s q + r of dx sees dy at q + (r + p - k) / s for the k that divide.
@@ -237,9 +243,17 @@ struct Finish {
     relu: bool,
 }
 
-/// The pixel at `row` and `col` of a channel of one block.
-fn pixel((values, grid): (&[f32], Grid), channel: usize, row: usize, col: usize) -> *const f32 {
-    values[channel * grid.plane + grid.pixel(row, col)..].as_ptr()
+/// What output (row, col) of a channel has in another map of the output's shape, and the steps to its neighbours there.
+fn pixel(
+    (values, grid): (&[f32], Grid),
+    stencil: &Stencil,
+    channel: usize,
+    row: usize,
+    col: usize,
+) -> (*const f32, [usize; 2]) {
+    let step = stencil.step_in(grid);
+    let at = channel * grid.plane + grid.pixel(0, 0) + row * step[0] + col * step[1];
+    (values[at..].as_ptr(), step)
 }
 
 impl Around<'_> {
@@ -253,11 +267,12 @@ impl Around<'_> {
     }
 
     /// What follows the sums of an output channel, at the tile that begins at this pixel.
-    fn finish(&self, output: usize, row: usize, col: usize) -> Option<Finish> {
+    fn finish(&self, stencil: &Stencil, output: usize, row: usize, col: usize) -> Option<Finish> {
+        let residual = self.residual.map(|map| pixel(map, stencil, output, row, col));
         self.affine.map(|affine| Finish {
             affine: affine[output],
-            residual: self.residual.map_or(std::ptr::null(), |map| pixel(map, output, row, col)),
-            residual_row: self.residual.map_or(0, |(_, grid)| grid.row),
+            residual: residual.map_or(std::ptr::null(), |(at, _)| at),
+            residual_row: residual.map_or(0, |(_, step)| step[0]),
             relu: self.relu,
         })
     }
@@ -336,7 +351,9 @@ fn each_strip(
 ) {
     assert!(y.len() == gy.len());
     let y = Shared::new(y);
-    let strips: Vec<_> = pieces(stencils.iter().map(|s| s.rows).max().unwrap_or(0), STRIP).collect();
+    let rows = stencils.iter().map(|s| s.rows).max().unwrap_or(0);
+    // What is behind the rows of a single image can be cleared when all of it is there.
+    let strips: Vec<_> = pieces(rows, if gy.lanes == 1 { rows.max(1) } else { STRIP }).collect();
     let channels = gy.shape.c.div_ceil(8usize.div_ceil(gy.blocks * strips.len().max(1))).next_multiple_of(4);
     let groups = gy.shape.c.div_ceil(channels);
     let [down, _] = stencils[0].x_step;
@@ -352,7 +369,10 @@ fn each_strip(
                 Strip { x, rows: first..first + count, outputs: outputs.clone(), y, around: around.of_block(block) };
             compute(&strip);
             if !add {
-                let rows = first * spread..((first + count) * spread).min(gy.shape.h);
+                let rows = match gy.lanes {
+                    1 => 0..gy.shape.h,
+                    _ => first * spread..((first + count) * spread).min(gy.shape.h),
+                };
                 // SAFETY: the planes and rows are this task's.
                 (0..outputs.len()).for_each(|o| unsafe { gy.clear_halo_of_rows(y.add(o * gy.plane), rows.clone()) });
             }
@@ -423,7 +443,7 @@ impl Cpu {
         let ranges = [x.map().range(), y.range(), residual.map_or(0..0, |map| map.range())];
         let [from, to, values] = self.memory.apart(ranges);
         let x = operand(x, from, &affine, weight, conv);
-        let stencil = Stencil::forward(x.grid(), gy, weight.kernel, conv);
+        let (x, stencil) = single::seen(x, gy, weight.kernel, conv, &mut self.copies);
         let view = View { weight, direction: Direction::Forward };
         let around = Around { start: residual.map(|map| (&*values, Grid::of(map))), ..Around::default() };
         let (layer, level) = (&mut self.layers[weight.layer], self.level);
@@ -453,14 +473,15 @@ impl Cpu {
         bn: &BatchNorm,
         y: Map,
     ) {
-        let stencil = Stencil::forward(Grid::of(x), Grid::of(y), w.kernel, conv);
         let view = View { weight: w, direction: Direction::Forward };
         let residual = bn.residual.map_or(0..0, |map| map.range());
         let [from, to, values] = self.memory.apart([x.range(), y.range(), residual]);
         let residual = bn.residual.map(|map| (&*values, Grid::of(map)));
         let around = Around { affine: Some(affine), residual, relu: bn.relu, ..Around::default() };
         let (layer, level) = (&mut self.layers[w.layer], self.level);
-        correlate(level, layer, Operand::stored(from, Grid::of(x)), view, &[stencil], around, (to, Grid::of(y)), false);
+        let x = Operand::stored(from, Grid::of(x));
+        let (x, stencil) = single::seen(x, Grid::of(y), w.kernel, conv, &mut self.copies);
+        correlate(level, layer, x, view, &[stencil], around, (to, Grid::of(y)), false);
     }
 
     pub(super) fn convolve_grad_input(&mut self, dy: Map, w: Weight, conv: Conv, dx: Sink<Map>) {

@@ -125,10 +125,15 @@ impl SparseIndex {
 fn channels_per_block(view: View, stencils: &[Stencil], x: Grid, density: f64) -> usize {
     let taps = stencils.iter().map(|s| s.taps.len()).max().unwrap_or(1);
     let per_channel = (density * taps as f64).max(1e-3);
-    let seen = |step: usize, pixel: usize, kernel: usize| 3 * step / pixel + kernel;
-    let [rows, cols] = view.weight.kernel;
-    let [down, right] = stencils[0].x_step;
-    let bytes = seen(down, x.row, rows) * seen(right, LANES, cols) * LANES * size_of::<f32>();
+    let bytes = match x.lanes {
+        1 => stencils[0].bytes_seen(),
+        _ => {
+            let seen = |step: usize, pixel: usize, kernel: usize| 3 * step / pixel + kernel;
+            let [rows, cols] = view.weight.kernel;
+            let [down, right] = stencils[0].x_step;
+            seen(down, x.row, rows) * seen(right, LANES, cols) * LANES * size_of::<f32>()
+        }
+    };
     ((WORTH_A_BLOCK / per_channel) as usize).max(INPUT_BYTES / bytes).clamp(1, view.inputs())
 }
 
@@ -202,6 +207,8 @@ pub(super) fn correlate(
     add: bool,
 ) {
     let Layer { index, mask, effective, .. } = layer;
+    let folded = (gy.lanes == 1).then(|| stencils.iter().map(|stencil| stencil.folded(gy)).collect::<Vec<_>>());
+    let stencils = folded.as_deref().unwrap_or(stencils);
     let gathered = index.weights(view, x.grid(), stencils, mask, effective);
     each_strip(level, x, stencils, (y, gy), add, around, |strip| {
         for (stencil, blocks) in stencils.iter().zip(gathered) {
@@ -251,7 +258,7 @@ unsafe fn run<L: Lanes>(stencil: &Stencil, blocks: &[Block], strip: &Strip<'_>, 
                             stream: last && write == Write::Stream && !ends,
                         };
                         tile.start = match begins {
-                            Some(map) => Some((pixel(map, output, row, col), [map.1.row, LANES])),
+                            Some(map) => Some(pixel(map, stencil, output, row, col)),
                             None => add.then_some((tile.y.cast_const(), stencil.y_step)),
                         };
                         match stencil.x_step[1] / LANES {
@@ -259,7 +266,7 @@ unsafe fn run<L: Lanes>(stencil: &Stencil, blocks: &[Block], strip: &Strip<'_>, 
                             2 => tile.compute::<L, 2>(rows, cols),
                             _ => tile.compute::<L, 0>(rows, cols),
                         }
-                        if let Some(finish) = around.finish(output, row, col).filter(|_| last) {
+                        if let Some(finish) = around.finish(stencil, output, row, col).filter(|_| last) {
                             tile.finish::<L>(finish, rows, cols);
                         }
                     }

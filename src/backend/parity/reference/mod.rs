@@ -100,8 +100,8 @@ impl Backend for Reference {
         self.precision
     }
 
-    fn map_len(&self, shape: Shape, _halo: usize, _: Precision) -> usize {
-        shape.len()
+    fn map_len(&self, map: Map) -> usize {
+        map.shape.len()
     }
 
     fn reserve(&mut self, len: usize) -> Result<()> {
