@@ -2,13 +2,15 @@
 
 use super::metrics::Gaps;
 use super::reliability::{Bin, Reliability};
+use crate::backend::cpu::simd;
 
 /// TACE leaves out probabilities up to this one.
 pub(super) const TACE_THRESHOLD: f32 = 0.01;
 
 /// A probability in [0, 1 + 2^-16] and whether it was a hit, as one integer: in the order of (probability, hit), so that equal
 /// pairs are the only ties and the order of the input never matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(transparent)]
 pub(super) struct Pair(u32);
 
 impl Pair {
@@ -31,6 +33,12 @@ impl Pair {
     }
 }
 
+/// Copies the pairs of a probability above `threshold` to the front of `out`, which is as long, and says how many there are.
+pub(super) fn keep_above(pairs: &[Pair], threshold: f32, out: &mut [Pair]) -> usize {
+    let bound = Pair::new(threshold, true);
+    simd::keep_above(bytemuck::cast_slice(pairs), bound.0, bytemuck::cast_slice_mut(out))
+}
+
 /// Each of `count` equal-mass bins' (n, hits, hits less the sum of probabilities), for (probability, hit, copies) in sorted
 /// order.
 ///
@@ -42,13 +50,14 @@ pub(super) fn equal_mass_bins(
     count: usize,
 ) -> Vec<(u64, u64, f64)> {
     let end = |bin: usize| ((bin as u128 + 1) * u128::from(total) / count as u128) as u64;
-    let (mut bins, mut bin, mut seen) = (vec![(0, 0, 0.0); count], 0, 0);
+    let (mut bins, mut bin, mut seen, mut bin_end) = (vec![(0, 0, 0.0); count], 0, 0, end(0));
     for (probability, hit, mut copies) in sorted {
         while copies > 0 {
-            while seen == end(bin) {
+            while seen == bin_end {
                 bin += 1;
+                bin_end = end(bin);
             }
-            let taken = copies.min(end(bin) - seen);
+            let taken = copies.min(bin_end - seen);
             let hits = if hit { taken } else { 0 };
             let (n, all_hits, surplus) = &mut bins[bin];
             *n += taken;

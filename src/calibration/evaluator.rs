@@ -10,10 +10,11 @@ use super::bins::Bins;
 use super::bootstrap::{self, LARGE_N};
 use super::class_resampling::Rows;
 use super::metrics::Metrics;
+use super::narrow_rows::{NarrowRows, ROWS};
 use super::outcome::{BLOCK, Outcome};
 use super::recalibration::{Recalibrator, Scratch};
 use super::reliability::Reliability;
-use super::scores::{Score, Scores};
+use super::scores::{Score, Scores, Visit};
 use crate::{Error, Result};
 
 /// Pairs (p_k, [y = k]) that are kept for TACE: 512 MiB of them. With more it is left out.
@@ -250,8 +251,9 @@ impl Shard {
     ) -> Result<(), usize> {
         let classes = self.accumulator.classes();
         let Some(recalibrator) = recalibrator else {
-            return scores.for_each(labels, classes, |row, probs, outcome| {
-                self.add_row(probs, labels[row], outcome, keep);
+            return scores.for_each(labels, classes, |visit| match visit {
+                Visit::Narrow(rows) => self.add_narrow(rows, keep),
+                Visit::Row { row, probs, outcome } => self.add_row(probs, labels[row], outcome, keep),
             });
         };
         let mut scratch = Scratch::new(classes);
@@ -285,6 +287,34 @@ impl Shard {
         if keep.outcomes {
             self.outcomes.push(*outcome);
             self.rows.add(probs, label);
+        }
+    }
+
+    /// Adds rows in columns.
+    fn add_narrow(&mut self, rows: &NarrowRows, keep: Keep) {
+        self.accumulator.add_narrow(rows);
+        if keep.order {
+            let pairs = rows.confidences().iter().zip(rows.correct());
+            self.top_label.extend(pairs.map(|(&confidence, &correct)| Pair::new(confidence, correct == 1)));
+        }
+        if let Some(classes) = &mut self.one_vs_rest {
+            for ((kept, probs), k) in classes.iter_mut().zip(rows.probs()).zip(0..) {
+                let mut pairs = [Pair::default(); ROWS];
+                for ((pair, &p), &label) in pairs.iter_mut().zip(probs).zip(rows.labels()) {
+                    *pair = Pair::new(p, label == k);
+                }
+                let before = kept.len();
+                kept.resize(before + probs.len(), Pair::default());
+                let above = adaptive::keep_above(&pairs[..probs.len()], adaptive::TACE_THRESHOLD, &mut kept[before..]);
+                kept.truncate(before + above);
+                self.pairs += above as u64;
+            }
+        }
+        if keep.outcomes {
+            for (r, &label) in rows.labels().iter().enumerate() {
+                self.outcomes.push(rows.outcome(r));
+                self.rows.add(&rows.row(r), label);
+            }
         }
     }
 

@@ -11,6 +11,9 @@ const LARGEST: f64 = 1_099_511_627_776.0;
 /// Terms up to this size take the short way of [`units`].
 const SMALL: f64 = 524_288.0;
 
+/// So many terms below [`SMALL`], which is 2^51 units, add up in 64 bits.
+const MOST_AT_ONCE: usize = 1 << 11;
+
 /// A term below [`SMALL`] in units, rounded to the nearest, ties to even, in one addition: numbers around 1.5 x 2^20 are
 /// multiples of 2^-32, and as bits they count up by one from each to the next.
 #[inline(always)]
@@ -43,6 +46,22 @@ impl ExactSum {
             self.units += (term * SCALE).round_ties_even() as i128;
         } else {
             self.infinite += 1;
+        }
+    }
+
+    /// Adds terms of the kind that [`Self::add`] takes, in vectors where they are all small.
+    #[inline(always)]
+    pub(super) fn add_all(&mut self, terms: &[f64]) {
+        for terms in terms.chunks(MOST_AT_ONCE) {
+            let mut large = 0u32;
+            for term in terms {
+                large |= u32::from(term.abs() >= SMALL);
+            }
+            if large == 0 {
+                self.units += i128::from(terms.iter().map(|&term| units(term)).sum::<i64>());
+            } else {
+                terms.iter().for_each(|&term| self.add(term));
+            }
         }
     }
 
