@@ -28,7 +28,13 @@ impl Pair {
         self.0 & 1 == 1
     }
 
-    fn item(self) -> (f64, bool, u64) {
+    /// What it is ordered by.
+    #[inline(always)]
+    pub(super) fn bits(self) -> u32 {
+        self.0
+    }
+
+    pub(super) fn item(self) -> (f64, bool, u64) {
         (f64::from(self.probability()), self.hit(), 1)
     }
 }
@@ -97,14 +103,6 @@ pub(super) fn reliability(sorted: &[Pair], count: usize) -> Reliability {
         bin
     };
     Reliability { n: total, binning: stated(count), bins: filled.into_iter().enumerate().map(bin).collect() }
-}
-
-/// One class's part of the thresholded adaptive calibration error: of its sorted pairs (p_k, [y = k]) with p_k > 0.01, in
-/// equal-mass bins weighted n_b / N with N all samples.
-pub(super) fn tace_of_class(sorted: &[Pair], samples: u64, count: usize) -> f64 {
-    let items = sorted.iter().map(|pair| pair.item());
-    let bins = equal_mass_bins(items, sorted.len() as u64, count);
-    bins.iter().map(|(_, _, surplus)| surplus.abs()).sum::<f64>() / samples as f64
 }
 
 /// Area under the risk-coverage curve: the mean over i = 1..N of the error rate among the i most confident samples, of

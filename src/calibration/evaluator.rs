@@ -12,9 +12,11 @@ use super::class_resampling::Rows;
 use super::metrics::Metrics;
 use super::narrow_rows::{NarrowRows, ROWS};
 use super::outcome::{BLOCK, Outcome};
+use super::radix_sort;
 use super::recalibration::{Recalibrator, Scratch};
 use super::reliability::Reliability;
 use super::scores::{Score, Scores, Visit};
+use super::tace;
 use crate::{Error, Result};
 
 /// Pairs (p_k, [y = k]) that are kept for TACE: 512 MiB of them. With more it is left out.
@@ -193,7 +195,11 @@ impl Evaluator {
     /// [`Error::Shape`] when there was none, or more than 2^32 - 1.
     pub fn finish(self) -> Result<Evaluation> {
         let (options, without_tace) = (self.options, self.leaves_out_tace());
-        let mut shards = self.shards.into_iter();
+        let mut shards = self.shards;
+        let top_label: Vec<Vec<Pair>> = shards.iter_mut().map(|shard| std::mem::take(&mut shard.top_label)).collect();
+        let one_vs_rest: Option<Vec<Vec<Vec<Pair>>>> =
+            shards.iter_mut().map(|shard| shard.one_vs_rest.take()).collect();
+        let mut shards = shards.into_iter();
         let mut all = shards.next().expect("there is a shard for every thread, and a thread at least");
         for shard in shards {
             all.merge(shard)?;
@@ -203,24 +209,32 @@ impl Evaluator {
         if !options.ordered {
             return Ok(Evaluation { metrics, reliability, bin_sweep: Vec::new() });
         }
-        let sorted = &mut all.top_label;
-        sorted.par_sort_unstable();
-        let by_mass = adaptive::gaps(sorted, options.bins);
+        let of_top_label = || {
+            let sorted = radix_sort::sorted(&top_label);
+            drop(top_label);
+            let (by_mass, aurc) = rayon::join(|| adaptive::gaps(&sorted, options.bins), || adaptive::aurc(&sorted));
+            (sorted, by_mass, aurc)
+        };
+        let of_class = |k: usize, shards: &[Vec<Vec<Pair>>]| {
+            let lists: Vec<&[Pair]> = shards.iter().map(|classes| &classes[k][..]).collect();
+            tace::of_class(&lists, metrics.n, options.bins)
+        };
+        let of_classes = || {
+            let shards = one_vs_rest.filter(|_| !without_tace)?;
+            let errors: Vec<f64> = (0..shards[0].len()).into_par_iter().map(|k| of_class(k, &shards)).collect();
+            Some(errors.iter().sum::<f64>() / errors.len() as f64)
+        };
+        let ((sorted, by_mass, aurc), tace) = rayon::join(of_top_label, of_classes);
         let stated = adaptive::stated(options.bins);
         metrics.ace = Some(by_mass.ece);
         metrics.binning.insert("ace".into(), format!("{stated}, l1"));
         if options.scheme == Scheme::Mass {
             metrics.use_gaps(by_mass, &stated);
-            reliability = adaptive::reliability(sorted, options.bins);
+            reliability = adaptive::reliability(&sorted, options.bins);
         }
-        metrics.aurc = Some(adaptive::aurc(sorted));
-        if let Some(classes) = all.one_vs_rest.filter(|_| !without_tace) {
-            let of_class = |mut pairs: Vec<Pair>| {
-                pairs.sort_unstable();
-                adaptive::tace_of_class(&pairs, metrics.n, options.bins)
-            };
-            let errors: Vec<f64> = classes.into_par_iter().map(of_class).collect();
-            metrics.tace = Some(errors.iter().sum::<f64>() / errors.len() as f64);
+        metrics.aurc = Some(aurc);
+        if tace.is_some() {
+            metrics.tace = tace;
             let threshold = adaptive::TACE_THRESHOLD;
             let bins = format!("{stated} of each class's probabilities above {threshold}, l1");
             metrics.binning.insert("tace".into(), bins);
@@ -230,12 +244,12 @@ impl Evaluator {
                 all.outcomes,
                 &all.rows,
                 all.accumulator.one_vs_rest(),
-                sorted,
+                &sorted,
                 &metrics,
                 &options,
             );
         }
-        let bin_sweep = if options.bin_sweep { bin_sweep::sweep(sorted) } else { Vec::new() };
+        let bin_sweep = if options.bin_sweep { bin_sweep::sweep(&sorted) } else { Vec::new() };
         Ok(Evaluation { metrics, reliability, bin_sweep })
     }
 }
@@ -318,13 +332,9 @@ impl Shard {
         }
     }
 
+    /// Adds what another one has seen, but for its pairs.
     fn merge(&mut self, other: Shard) -> Result<()> {
         self.accumulator.merge(&other.accumulator)?;
-        self.top_label.extend(other.top_label);
-        match (&mut self.one_vs_rest, other.one_vs_rest) {
-            (Some(ours), Some(theirs)) => ours.iter_mut().zip(theirs).for_each(|(a, b)| a.extend(b)),
-            (ours, _) => *ours = None,
-        }
         self.outcomes.extend(other.outcomes);
         self.rows.extend(other.rows);
         self.changed += other.changed;
