@@ -235,7 +235,7 @@ unsafe fn add_narrow_kernel<L: Lanes>(sums: &mut Accumulator, rows: &NarrowRows)
     sums.n += rows.len() as u64;
     sums.correct += u64::from(rows.correct().iter().sum::<u32>());
     sums.top5 += u64::from(rows.ranks().iter().map(|&rank| u32::from(rank < 5)).sum::<u32>());
-    sums.nll.add_all(rows.nll());
+    sums.nll.add_all(&rows.losses()[..rows.len()]);
     sums.brier.add_all(rows.brier());
     let confidences = rows.confidences();
     for (bins, tallies) in [(&sums.bins, &mut sums.binned), (&sums.paper_bins, &mut sums.paper)] {

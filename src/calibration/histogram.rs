@@ -21,7 +21,8 @@ pub const WORDS: usize = 3 * BINS + 3;
 
 const BINS: usize = Bins::STANDARD.count;
 
-/// Top-label calibration, loss and Brier score of the rows seen so far, over the 15 bins (lo, hi] of the usual ECE.
+/// Top-label calibration, loss and Brier score of the rows seen so far, 2^32 - 1 at most, over the 15 bins (lo, hi] of the usual
+/// ECE.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
     bins: [Tally; BINS],
