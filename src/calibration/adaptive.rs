@@ -1,6 +1,9 @@
 //! Metrics that need the samples' order: equal-mass bins and the risk-coverage curve.
 
+use rayon::prelude::*;
+
 use super::metrics::Gaps;
+use super::radix_sort;
 use super::reliability::{Bin, Reliability};
 use crate::backend::cpu::simd;
 
@@ -32,10 +35,6 @@ impl Pair {
     #[inline(always)]
     pub(super) fn bits(self) -> u32 {
         self.0
-    }
-
-    pub(super) fn item(self) -> (f64, bool, u64) {
-        (f64::from(self.probability()), self.hit(), 1)
     }
 }
 
@@ -76,10 +75,32 @@ pub(super) fn equal_mass_bins(
     bins
 }
 
+/// All pairs of the lists in order.
+pub(super) fn sorted(lists: &[Vec<Pair>]) -> Vec<Pair> {
+    let keys: Vec<&[u32]> = lists.iter().map(|list| bytemuck::cast_slice(list)).collect();
+    bytemuck::allocation::cast_vec(radix_sort::sorted(&keys))
+}
+
+/// Bin `bin` of [`equal_mass_bins`], of sorted pairs.
+pub(super) fn equal_mass_bin(sorted: &[Pair], bin: usize, count: usize) -> (u64, u64, f64) {
+    let start = |bin: usize| (bin as u128 * sorted.len() as u128 / count as u128) as usize;
+    let pairs = &sorted[start(bin)..start(bin + 1)];
+    let (mut hits, mut surplus) = (0, 0.0);
+    for pair in pairs {
+        hits += u64::from(pair.hit());
+        surplus += f64::from(u8::from(pair.hit())) - f64::from(pair.probability());
+    }
+    (pairs.len() as u64, hits, surplus)
+}
+
+/// All of them, on all cores.
+fn all_equal_mass_bins(sorted: &[Pair], count: usize) -> Vec<(u64, u64, f64)> {
+    (0..count).into_par_iter().map(|bin| equal_mass_bin(sorted, bin, count)).collect()
+}
+
 /// The errors of top-label pairs, sorted, over `count` equal-mass bins.
 pub(super) fn gaps(sorted: &[Pair], count: usize) -> Gaps {
-    let items = sorted.iter().map(|pair| pair.item());
-    Gaps::of(equal_mass_bins(items, sorted.len() as u64, count).into_iter())
+    Gaps::of(all_equal_mass_bins(sorted, count).into_iter())
 }
 
 /// How equal-mass bins are stated.
@@ -91,8 +112,7 @@ pub(super) fn stated(count: usize) -> String {
 /// below it.
 pub(super) fn reliability(sorted: &[Pair], count: usize) -> Reliability {
     let (total, mut taken, mut lo) = (sorted.len() as u64, 0, 0.0);
-    let items = sorted.iter().map(|pair| pair.item());
-    let filled = equal_mass_bins(items, total, count);
+    let filled = all_equal_mass_bins(sorted, count);
     let last = filled.iter().rposition(|bin| bin.0 > 0).unwrap_or(0);
     let bin = |(b, (n, hits, surplus)): (usize, (u64, u64, f64))| {
         taken += n as usize;
@@ -110,6 +130,13 @@ pub(super) fn reliability(sorted: &[Pair], count: usize) -> Reliability {
 pub(super) fn aurc(sorted: &[Pair]) -> f64 {
     let (mut area, mut accepted, mut errors) = (0.0, 0.0, 0.0);
     for tied in sorted.chunk_by(|a, b| a.probability() == b.probability()).rev() {
+        // The same in short, since most stand alone.
+        if let [pair] = tied {
+            errors += f64::from(u8::from(!pair.hit()));
+            accepted += 1.0;
+            area += errors / accepted;
+            continue;
+        }
         let rate = tied.iter().filter(|pair| !pair.hit()).count() as f64 / tied.len() as f64;
         for j in 1..=tied.len() {
             area += (errors + j as f64 * rate) / (accepted + j as f64);

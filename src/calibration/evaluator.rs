@@ -12,7 +12,6 @@ use super::class_resampling::Rows;
 use super::metrics::Metrics;
 use super::narrow_rows::{NarrowRows, ROWS};
 use super::outcome::{BLOCK, Outcome};
-use super::radix_sort;
 use super::recalibration::{Recalibrator, Scratch};
 use super::reliability::Reliability;
 use super::scores::{Score, Scores, Visit};
@@ -72,8 +71,8 @@ pub struct Evaluation {
 
 /// Takes predictions batch by batch, in any order, and gives every metric at the end, intervals included.
 ///
-/// To what [`Accumulator`] holds it adds what metrics that need an order ask for: 4 bytes a sample (`ace`, `aurc`), 4 bytes
-/// for each probability above 0.01 (`tace`); for intervals of up to 200,000 samples 48 bytes a sample and 8 for each
+/// To what [`Accumulator`] holds it adds what metrics that need an order ask for: 4 bytes a sample, and 8 while they are sorted
+/// (`ace`, `aurc`), 4 bytes for each probability above 0.01 (`tace`); for intervals of up to 200,000 samples 48 bytes a sample and 8 for each
 /// probability above 0.01. The results are equal to the last bit for any order, any batches and any number of threads.
 #[derive(Clone, Debug)]
 pub struct Evaluator {
@@ -210,7 +209,7 @@ impl Evaluator {
             return Ok(Evaluation { metrics, reliability, bin_sweep: Vec::new() });
         }
         let of_top_label = || {
-            let sorted = radix_sort::sorted(&top_label);
+            let sorted = adaptive::sorted(&top_label);
             drop(top_label);
             let (by_mass, aurc) = rayon::join(|| adaptive::gaps(&sorted, options.bins), || adaptive::aurc(&sorted));
             (sorted, by_mass, aurc)

@@ -3,7 +3,7 @@
 //! Of its equal-mass bins only sums are wanted, and those are exact, so that the order inside a bin does not matter. Pairs are
 //! counted in narrow cells of probability, and only the few cells that a bin ends in are sorted.
 
-use super::adaptive::{Pair, TACE_THRESHOLD, equal_mass_bins};
+use super::adaptive::{Pair, TACE_THRESHOLD, equal_mass_bin};
 use super::exact_sum::{ExactSum, units};
 
 /// Pairs that differ in so many of their lowest bits only share a cell: of an octave of probabilities there are 2,048.
@@ -60,20 +60,18 @@ pub(super) fn of_class(lists: &[&[Pair]], samples: u64, count: usize) -> f64 {
 fn by_sorting(lists: &[&[Pair]], count: usize) -> Vec<f64> {
     let mut pairs = lists.concat();
     pairs.sort_unstable();
-    let items = pairs.iter().map(|pair| pair.item());
-    equal_mass_bins(items, pairs.len() as u64, count).iter().map(|bin| bin.2).collect()
+    (0..count).map(|bin| equal_mass_bin(&pairs, bin, count).2).collect()
 }
 
 /// As [`by_sorting`].
 fn by_cells(lists: &[&[Pair]], total: usize, count: usize) -> Vec<f64> {
-    let pairs = || lists.iter().copied().flatten();
     let cell_of = |pair: &Pair| ((pair.bits() >> CELL_BITS) - FIRST) as usize;
     let mut cells = vec![Sums::default(); CELLS];
     for list in lists {
         list.iter().for_each(|pair| cells[cell_of(pair)].add(*pair));
     }
 
-    // The bin of which the pairs are that `place` come before in sorted order: see `equal_mass_bins`.
+    // The bin of which the pairs are that `place` come before in sorted order: see [`equal_mass_bins`](super::adaptive::equal_mass_bins).
     let bin_of = |place: usize| (((place as u128 + 1) * count as u128 - 1) / total as u128) as usize;
     let mut bins = vec![Sums::default(); count];
     let (mut starts, mut divided) = (vec![0; CELLS], vec![false; CELLS]);
@@ -88,7 +86,10 @@ fn by_cells(lists: &[&[Pair]], total: usize, count: usize) -> Vec<f64> {
         }
     }
 
-    let mut rest: Vec<Pair> = pairs().copied().filter(|pair| divided[cell_of(pair)]).collect();
+    let mut rest = Vec::new();
+    for list in lists {
+        rest.extend(list.iter().filter(|pair| divided[cell_of(pair)]));
+    }
     rest.sort_unstable();
     for of_cell in rest.chunk_by(|a, b| cell_of(a) == cell_of(b)) {
         let start = starts[cell_of(&of_cell[0])];
