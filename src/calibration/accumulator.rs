@@ -7,10 +7,13 @@ use super::bootstrap::Intervals;
 use super::brier_parts::{BinSums, BrierParts};
 use super::exact_sum::ExactSum;
 use super::metrics::{Gaps, Metrics};
+use super::narrow_rows::{NarrowRows, ROWS};
 use super::one_vs_rest::{ClassTally, OneVsRest};
 use super::outcome::Outcome;
 use super::reliability::{Reliability, Tally};
-use super::scores::{Score, Scores};
+use super::scores::{Score, Scores, Visit};
+use crate::backend::cpu::Level;
+use crate::backend::cpu::simd::{Lanes, dispatch};
 use crate::{Error, Result};
 
 /// Everything the metrics need of the samples seen so far, but for those that need their order ([`super::Evaluator`]).
@@ -92,8 +95,9 @@ impl Accumulator {
     pub fn add<T: Score>(&mut self, scores: Scores<T>, labels: &[u32]) -> Result<()> {
         scores.check(labels, self.classes)?;
         check_room(self.n + labels.len() as u64)?;
-        let added = scores.for_each(labels, self.classes, |row, probs, outcome| {
-            self.add_row(probs, labels[row], outcome);
+        let added = scores.for_each(labels, self.classes, |visit| match visit {
+            Visit::Narrow(rows) => self.add_narrow(rows),
+            Visit::Row { row, probs, outcome } => self.add_row(probs, labels[row], outcome),
         });
         debug_assert!(added.is_ok(), "every row was checked");
         Ok(())
@@ -109,6 +113,12 @@ impl Accumulator {
         self.binned[self.bins.index(outcome.confidence)].add(outcome.confidence, outcome.correct);
         self.paper[self.paper_bins.index(outcome.confidence)].add(outcome.confidence, outcome.correct);
         self.one_vs_rest.add(probs, label as usize);
+    }
+
+    /// Adds rows in columns.
+    pub(super) fn add_narrow(&mut self, rows: &NarrowRows) {
+        dispatch!(Level::detect(), add_narrow_kernel(sums: &mut Accumulator = self, rows: &NarrowRows = rows));
+        self.one_vs_rest.add_narrow(rows);
     }
 
     /// Adds the samples another one has seen.
@@ -213,6 +223,27 @@ impl Accumulator {
             binning.insert("l2_debiased_sq".into(), format!("{bins}, l2 squared"));
         }
         binning
+    }
+}
+
+/// Adds all but what is taken class by class.
+///
+/// # Safety
+/// Holds no unsafe operation; `dispatch` asks for the keyword.
+#[inline(always)]
+unsafe fn add_narrow_kernel<L: Lanes>(sums: &mut Accumulator, rows: &NarrowRows) {
+    sums.n += rows.len() as u64;
+    sums.correct += u64::from(rows.correct().iter().sum::<u32>());
+    sums.top5 += u64::from(rows.ranks().iter().map(|&rank| u32::from(rank < 5)).sum::<u32>());
+    sums.nll.add_all(&rows.losses()[..rows.len()]);
+    sums.brier.add_all(rows.brier());
+    let confidences = rows.confidences();
+    for (bins, tallies) in [(&sums.bins, &mut sums.binned), (&sums.paper_bins, &mut sums.paper)] {
+        let mut indices = [0; ROWS];
+        bins.bins.indices(confidences, &mut indices);
+        for ((&bin, &confidence), &correct) in indices.iter().zip(confidences).zip(rows.correct()) {
+            tallies[bin as usize].add(confidence, correct == 1);
+        }
     }
 }
 

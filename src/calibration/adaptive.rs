@@ -1,14 +1,19 @@
 //! Metrics that need the samples' order: equal-mass bins and the risk-coverage curve.
 
+use rayon::prelude::*;
+
 use super::metrics::Gaps;
+use super::radix_sort;
 use super::reliability::{Bin, Reliability};
+use crate::backend::cpu::simd;
 
 /// TACE leaves out probabilities up to this one.
 pub(super) const TACE_THRESHOLD: f32 = 0.01;
 
 /// A probability in [0, 1 + 2^-16] and whether it was a hit, as one integer: in the order of (probability, hit), so that equal
 /// pairs are the only ties and the order of the input never matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(transparent)]
 pub(super) struct Pair(u32);
 
 impl Pair {
@@ -26,9 +31,17 @@ impl Pair {
         self.0 & 1 == 1
     }
 
-    fn item(self) -> (f64, bool, u64) {
-        (f64::from(self.probability()), self.hit(), 1)
+    /// What it is ordered by.
+    #[inline(always)]
+    pub(super) fn bits(self) -> u32 {
+        self.0
     }
+}
+
+/// Copies the pairs of a probability above `threshold` to the front of `out`, which is as long, and says how many there are.
+pub(super) fn keep_above(pairs: &[Pair], threshold: f32, out: &mut [Pair]) -> usize {
+    let bound = Pair::new(threshold, true);
+    simd::keep_above(bytemuck::cast_slice(pairs), bound.0, bytemuck::cast_slice_mut(out))
 }
 
 /// Each of `count` equal-mass bins' (n, hits, hits less the sum of probabilities), for (probability, hit, copies) in sorted
@@ -42,13 +55,14 @@ pub(super) fn equal_mass_bins(
     count: usize,
 ) -> Vec<(u64, u64, f64)> {
     let end = |bin: usize| ((bin as u128 + 1) * u128::from(total) / count as u128) as u64;
-    let (mut bins, mut bin, mut seen) = (vec![(0, 0, 0.0); count], 0, 0);
+    let (mut bins, mut bin, mut seen, mut bin_end) = (vec![(0, 0, 0.0); count], 0, 0, end(0));
     for (probability, hit, mut copies) in sorted {
         while copies > 0 {
-            while seen == end(bin) {
+            while seen == bin_end {
                 bin += 1;
+                bin_end = end(bin);
             }
-            let taken = copies.min(end(bin) - seen);
+            let taken = copies.min(bin_end - seen);
             let hits = if hit { taken } else { 0 };
             let (n, all_hits, surplus) = &mut bins[bin];
             *n += taken;
@@ -61,10 +75,32 @@ pub(super) fn equal_mass_bins(
     bins
 }
 
+/// All pairs of the lists in order.
+pub(super) fn sorted(lists: &[Vec<Pair>]) -> Vec<Pair> {
+    let keys: Vec<&[u32]> = lists.iter().map(|list| bytemuck::cast_slice(list)).collect();
+    bytemuck::allocation::cast_vec(radix_sort::sorted(&keys))
+}
+
+/// Bin `bin` of [`equal_mass_bins`], of sorted pairs.
+pub(super) fn equal_mass_bin(sorted: &[Pair], bin: usize, count: usize) -> (u64, u64, f64) {
+    let start = |bin: usize| (bin as u128 * sorted.len() as u128 / count as u128) as usize;
+    let pairs = &sorted[start(bin)..start(bin + 1)];
+    let (mut hits, mut surplus) = (0, 0.0);
+    for pair in pairs {
+        hits += u64::from(pair.hit());
+        surplus += f64::from(u8::from(pair.hit())) - f64::from(pair.probability());
+    }
+    (pairs.len() as u64, hits, surplus)
+}
+
+/// All of them, on all cores.
+fn all_equal_mass_bins(sorted: &[Pair], count: usize) -> Vec<(u64, u64, f64)> {
+    (0..count).into_par_iter().map(|bin| equal_mass_bin(sorted, bin, count)).collect()
+}
+
 /// The errors of top-label pairs, sorted, over `count` equal-mass bins.
 pub(super) fn gaps(sorted: &[Pair], count: usize) -> Gaps {
-    let items = sorted.iter().map(|pair| pair.item());
-    Gaps::of(equal_mass_bins(items, sorted.len() as u64, count).into_iter())
+    Gaps::of(all_equal_mass_bins(sorted, count).into_iter())
 }
 
 /// How equal-mass bins are stated.
@@ -76,8 +112,7 @@ pub(super) fn stated(count: usize) -> String {
 /// below it.
 pub(super) fn reliability(sorted: &[Pair], count: usize) -> Reliability {
     let (total, mut taken, mut lo) = (sorted.len() as u64, 0, 0.0);
-    let items = sorted.iter().map(|pair| pair.item());
-    let filled = equal_mass_bins(items, total, count);
+    let filled = all_equal_mass_bins(sorted, count);
     let last = filled.iter().rposition(|bin| bin.0 > 0).unwrap_or(0);
     let bin = |(b, (n, hits, surplus)): (usize, (u64, u64, f64))| {
         taken += n as usize;
@@ -90,19 +125,18 @@ pub(super) fn reliability(sorted: &[Pair], count: usize) -> Reliability {
     Reliability { n: total, binning: stated(count), bins: filled.into_iter().enumerate().map(bin).collect() }
 }
 
-/// One class's part of the thresholded adaptive calibration error: of its sorted pairs (p_k, [y = k]) with p_k > 0.01, in
-/// equal-mass bins weighted n_b / N with N all samples.
-pub(super) fn tace_of_class(sorted: &[Pair], samples: u64, count: usize) -> f64 {
-    let items = sorted.iter().map(|pair| pair.item());
-    let bins = equal_mass_bins(items, sorted.len() as u64, count);
-    bins.iter().map(|(_, _, surplus)| surplus.abs()).sum::<f64>() / samples as f64
-}
-
 /// Area under the risk-coverage curve: the mean over i = 1..N of the error rate among the i most confident samples, of
 /// sorted top-label pairs. Samples of equal confidence share their expected risk, as if their order were random.
 pub(super) fn aurc(sorted: &[Pair]) -> f64 {
     let (mut area, mut accepted, mut errors) = (0.0, 0.0, 0.0);
     for tied in sorted.chunk_by(|a, b| a.probability() == b.probability()).rev() {
+        // The same in short, since most stand alone.
+        if let [pair] = tied {
+            errors += f64::from(u8::from(!pair.hit()));
+            accepted += 1.0;
+            area += errors / accepted;
+            continue;
+        }
         let rate = tied.iter().filter(|pair| !pair.hit()).count() as f64 / tied.len() as f64;
         for j in 1..=tied.len() {
             area += (errors + j as f64 * rate) / (accepted + j as f64);

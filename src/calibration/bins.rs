@@ -15,6 +15,9 @@ pub enum Closed {
     Left,
 }
 
+/// With so many bins c x count, and so its bin, is off by one at most.
+const MOST_AT_ONCE: usize = 1 << 20;
+
 /// `count` equal-width bins over [0, 1].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bins {
@@ -38,6 +41,25 @@ impl Bins {
     /// The bin of a confidence in [0, 1], by comparison with the edges themselves.
     pub fn index(self, confidence: f32) -> usize {
         self.find(confidence, |k| self.edge(k))
+    }
+
+    /// [`Self::index`] of each confidence, in vectors.
+    #[inline(always)]
+    pub(super) fn indices(self, confidences: &[f32], indices: &mut [u32]) {
+        if self.count > MOST_AT_ONCE {
+            indices.iter_mut().zip(confidences).for_each(|(bin, &c)| *bin = self.index(c) as u32);
+            return;
+        }
+        let (count, last) = (self.count as f32, self.count as i32 - 1);
+        for (index, &c) in indices.iter_mut().zip(confidences) {
+            let bin = ((c * count) as i32).min(last);
+            let (lo, hi) = (bin as f32 / count, (bin + 1) as f32 / count);
+            let (above_lo, above_hi) = match self.closed {
+                Closed::Right => (lo < c, hi < c),
+                Closed::Left => (lo <= c, hi <= c),
+            };
+            *index = (bin - i32::from(!above_lo & (bin > 0)) + i32::from(above_hi & (bin < last))) as u32;
+        }
     }
 
     #[inline(always)]
@@ -114,6 +136,24 @@ mod tests {
             let edge = k as f32 / 10.0;
             assert_eq!(Bins::PAPER.index(edge), k, "{k}/10");
             assert_eq!(Bins::PAPER.index(edge.next_down()), k - 1, "just below {k}/10");
+        }
+    }
+
+    #[test]
+    fn many_at_once_are_in_the_bins_of_each() {
+        for count in [1, 2, 3, 7, 10, 15, 49, 100, 1000, 9973, MOST_AT_ONCE] {
+            for closed in [Closed::Right, Closed::Left] {
+                let bins = Bins { count, closed };
+                let step = count.div_ceil(1000);
+                let edges = (0..=count).step_by(step).map(|k| bins.edge(k));
+                let near = edges.flat_map(|edge| [edge.next_down().max(0.0), edge, edge.next_up().min(1.0)]);
+                let confidences: Vec<f32> = near.chain((0..=1000).map(|i| i as f32 / 1000.0)).collect();
+                let mut found = vec![0; confidences.len()];
+                bins.indices(&confidences, &mut found);
+                for (c, &found) in confidences.iter().zip(&found) {
+                    assert_eq!(found as usize, bins.index(*c), "{c} of {bins}");
+                }
+            }
         }
     }
 

@@ -168,6 +168,7 @@ impl ClassCells {
 
 #[cfg(test)]
 mod tests {
+    use super::super::scores::Visit;
     use super::super::{Accumulator, Options, Scores, evaluate};
     use super::*;
     use crate::rng::{Domain, Stream};
@@ -181,7 +182,10 @@ mod tests {
     /// The statistics of `copies` of each sample.
     fn resampled(logits: &[f32], labels: &[u32], classes: usize, bins: usize, copies: &[u64]) -> [f64; 6] {
         let (mut rows, mut accumulator) = (Rows::default(), Accumulator::with_bins(classes, bins));
-        let add = |row: usize, probs: &[f32], _: &_| rows.add(probs, labels[row]);
+        let add = |visit: Visit| match visit {
+            Visit::Narrow(narrow) => (0..narrow.len()).for_each(|r| rows.add(&narrow.row(r), narrow.labels()[r])),
+            Visit::Row { row, probs, .. } => rows.add(probs, labels[row]),
+        };
         Scores::Logits(logits).for_each(labels, classes, add).unwrap();
         accumulator.add_logits(logits, labels).unwrap();
         let bins = Bins { count: bins, ..Bins::STANDARD };

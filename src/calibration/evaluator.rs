@@ -10,10 +10,12 @@ use super::bins::Bins;
 use super::bootstrap::{self, LARGE_N};
 use super::class_resampling::Rows;
 use super::metrics::Metrics;
+use super::narrow_rows::{NarrowRows, ROWS};
 use super::outcome::{BLOCK, Outcome};
 use super::recalibration::{Recalibrator, Scratch};
 use super::reliability::Reliability;
-use super::scores::{Score, Scores};
+use super::scores::{Score, Scores, Visit};
+use super::tace;
 use crate::{Error, Result};
 
 /// Pairs (p_k, [y = k]) that are kept for TACE: 512 MiB of them. With more it is left out.
@@ -69,8 +71,8 @@ pub struct Evaluation {
 
 /// Takes predictions batch by batch, in any order, and gives every metric at the end, intervals included.
 ///
-/// To what [`Accumulator`] holds it adds what metrics that need an order ask for: 4 bytes a sample (`ace`, `aurc`), 4 bytes
-/// for each probability above 0.01 (`tace`); for intervals of up to 200,000 samples 48 bytes a sample and 8 for each
+/// To what [`Accumulator`] holds it adds what metrics that need an order ask for: 4 bytes a sample, and 8 while they are sorted
+/// (`ace`, `aurc`), 4 bytes for each probability above 0.01 (`tace`); for intervals of up to 200,000 samples 48 bytes a sample and 8 for each
 /// probability above 0.01. The results are equal to the last bit for any order, any batches and any number of threads.
 #[derive(Clone, Debug)]
 pub struct Evaluator {
@@ -192,7 +194,11 @@ impl Evaluator {
     /// [`Error::Shape`] when there was none, or more than 2^32 - 1.
     pub fn finish(self) -> Result<Evaluation> {
         let (options, without_tace) = (self.options, self.leaves_out_tace());
-        let mut shards = self.shards.into_iter();
+        let mut shards = self.shards;
+        let top_label: Vec<Vec<Pair>> = shards.iter_mut().map(|shard| std::mem::take(&mut shard.top_label)).collect();
+        let one_vs_rest: Option<Vec<Vec<Vec<Pair>>>> =
+            shards.iter_mut().map(|shard| shard.one_vs_rest.take()).collect();
+        let mut shards = shards.into_iter();
         let mut all = shards.next().expect("there is a shard for every thread, and a thread at least");
         for shard in shards {
             all.merge(shard)?;
@@ -202,24 +208,32 @@ impl Evaluator {
         if !options.ordered {
             return Ok(Evaluation { metrics, reliability, bin_sweep: Vec::new() });
         }
-        let sorted = &mut all.top_label;
-        sorted.par_sort_unstable();
-        let by_mass = adaptive::gaps(sorted, options.bins);
+        let of_top_label = || {
+            let sorted = adaptive::sorted(&top_label);
+            drop(top_label);
+            let (by_mass, aurc) = rayon::join(|| adaptive::gaps(&sorted, options.bins), || adaptive::aurc(&sorted));
+            (sorted, by_mass, aurc)
+        };
+        let of_class = |k: usize, shards: &[Vec<Vec<Pair>>]| {
+            let lists: Vec<&[Pair]> = shards.iter().map(|classes| &classes[k][..]).collect();
+            tace::of_class(&lists, metrics.n, options.bins)
+        };
+        let of_classes = || {
+            let shards = one_vs_rest.filter(|_| !without_tace)?;
+            let errors: Vec<f64> = (0..shards[0].len()).into_par_iter().map(|k| of_class(k, &shards)).collect();
+            Some(errors.iter().sum::<f64>() / errors.len() as f64)
+        };
+        let ((sorted, by_mass, aurc), tace) = rayon::join(of_top_label, of_classes);
         let stated = adaptive::stated(options.bins);
         metrics.ace = Some(by_mass.ece);
         metrics.binning.insert("ace".into(), format!("{stated}, l1"));
         if options.scheme == Scheme::Mass {
             metrics.use_gaps(by_mass, &stated);
-            reliability = adaptive::reliability(sorted, options.bins);
+            reliability = adaptive::reliability(&sorted, options.bins);
         }
-        metrics.aurc = Some(adaptive::aurc(sorted));
-        if let Some(classes) = all.one_vs_rest.filter(|_| !without_tace) {
-            let of_class = |mut pairs: Vec<Pair>| {
-                pairs.sort_unstable();
-                adaptive::tace_of_class(&pairs, metrics.n, options.bins)
-            };
-            let errors: Vec<f64> = classes.into_par_iter().map(of_class).collect();
-            metrics.tace = Some(errors.iter().sum::<f64>() / errors.len() as f64);
+        metrics.aurc = Some(aurc);
+        if tace.is_some() {
+            metrics.tace = tace;
             let threshold = adaptive::TACE_THRESHOLD;
             let bins = format!("{stated} of each class's probabilities above {threshold}, l1");
             metrics.binning.insert("tace".into(), bins);
@@ -229,12 +243,12 @@ impl Evaluator {
                 all.outcomes,
                 &all.rows,
                 all.accumulator.one_vs_rest(),
-                sorted,
+                &sorted,
                 &metrics,
                 &options,
             );
         }
-        let bin_sweep = if options.bin_sweep { bin_sweep::sweep(sorted) } else { Vec::new() };
+        let bin_sweep = if options.bin_sweep { bin_sweep::sweep(&sorted) } else { Vec::new() };
         Ok(Evaluation { metrics, reliability, bin_sweep })
     }
 }
@@ -250,8 +264,9 @@ impl Shard {
     ) -> Result<(), usize> {
         let classes = self.accumulator.classes();
         let Some(recalibrator) = recalibrator else {
-            return scores.for_each(labels, classes, |row, probs, outcome| {
-                self.add_row(probs, labels[row], outcome, keep);
+            return scores.for_each(labels, classes, |visit| match visit {
+                Visit::Narrow(rows) => self.add_narrow(rows, keep),
+                Visit::Row { row, probs, outcome } => self.add_row(probs, labels[row], outcome, keep),
             });
         };
         let mut scratch = Scratch::new(classes);
@@ -288,13 +303,37 @@ impl Shard {
         }
     }
 
+    /// Adds rows in columns.
+    fn add_narrow(&mut self, rows: &NarrowRows, keep: Keep) {
+        self.accumulator.add_narrow(rows);
+        if keep.order {
+            let pairs = rows.confidences().iter().zip(rows.correct());
+            self.top_label.extend(pairs.map(|(&confidence, &correct)| Pair::new(confidence, correct == 1)));
+        }
+        if let Some(classes) = &mut self.one_vs_rest {
+            for ((kept, probs), k) in classes.iter_mut().zip(rows.probs()).zip(0..) {
+                let mut pairs = [Pair::default(); ROWS];
+                for ((pair, &p), &label) in pairs.iter_mut().zip(probs).zip(rows.labels()) {
+                    *pair = Pair::new(p, label == k);
+                }
+                let before = kept.len();
+                kept.resize(before + probs.len(), Pair::default());
+                let above = adaptive::keep_above(&pairs[..probs.len()], adaptive::TACE_THRESHOLD, &mut kept[before..]);
+                kept.truncate(before + above);
+                self.pairs += above as u64;
+            }
+        }
+        if keep.outcomes {
+            for (r, &label) in rows.labels().iter().enumerate() {
+                self.outcomes.push(rows.outcome(r));
+                self.rows.add(&rows.row(r), label);
+            }
+        }
+    }
+
+    /// Adds what another one has seen, but for its pairs.
     fn merge(&mut self, other: Shard) -> Result<()> {
         self.accumulator.merge(&other.accumulator)?;
-        self.top_label.extend(other.top_label);
-        match (&mut self.one_vs_rest, other.one_vs_rest) {
-            (Some(ours), Some(theirs)) => ours.iter_mut().zip(theirs).for_each(|(a, b)| a.extend(b)),
-            (ours, _) => *ours = None,
-        }
         self.outcomes.extend(other.outcomes);
         self.rows.extend(other.rows);
         self.changed += other.changed;

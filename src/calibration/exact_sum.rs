@@ -11,12 +11,24 @@ const LARGEST: f64 = 1_099_511_627_776.0;
 /// Terms up to this size take the short way of [`units`].
 const SMALL: f64 = 524_288.0;
 
+/// So many terms below [`SMALL`], which is 2^51 units, add up in 64 bits.
+const MOST_AT_ONCE: usize = 1 << 11;
+
+/// 1.5 x 2^20.
+const ANCHOR: f64 = 1_572_864.0;
+
 /// A term below [`SMALL`] in units, rounded to the nearest, ties to even, in one addition: numbers around 1.5 x 2^20 are
 /// multiples of 2^-32, and as bits they count up by one from each to the next.
 #[inline(always)]
 pub(super) fn units(term: f64) -> i64 {
-    const ANCHOR: f64 = 1_572_864.0;
     (term + ANCHOR).to_bits().wrapping_sub(ANCHOR.to_bits()) as i64
+}
+
+/// Whether all numbers within 2e-13 of a term are rounded to the same unit; never of a term from 256 on.
+#[inline(always)]
+pub(super) fn is_clear(term: f64) -> bool {
+    let nearest = (term + ANCHOR) - ANCHOR;
+    (term.abs() < 256.0) & ((term - nearest).abs() < 0.499 / SCALE)
 }
 
 /// A sum of terms, each rounded once to a multiple of 2^-32 and then added as an integer; infinities are counted apart.
@@ -43,6 +55,22 @@ impl ExactSum {
             self.units += (term * SCALE).round_ties_even() as i128;
         } else {
             self.infinite += 1;
+        }
+    }
+
+    /// Adds terms of the kind that [`Self::add`] takes, in vectors where they are all small.
+    #[inline(always)]
+    pub(super) fn add_all(&mut self, terms: &[f64]) {
+        for terms in terms.chunks(MOST_AT_ONCE) {
+            let mut large = 0u32;
+            for term in terms {
+                large |= u32::from(term.abs() >= SMALL);
+            }
+            if large == 0 {
+                self.units += i128::from(terms.iter().map(|&term| units(term)).sum::<i64>());
+            } else {
+                terms.iter().for_each(|&term| self.add(term));
+            }
         }
     }
 
@@ -100,6 +128,28 @@ mod tests {
             assert_eq!(units(term * unit), expected, "{term} units");
         }
         assert_eq!([units(SMALL - unit), units(unit - SMALL)], [(1 << 51) - 1, 1 - (1 << 51)]);
+    }
+
+    #[test]
+    fn terms_add_up_to_the_same_at_once_and_one_by_one() {
+        let small: Vec<f64> = (0..5000).map(|i| f64::from(i) / 7.0 - 300.0).collect();
+        for more in [&[][..], &[SMALL - 1.0; 3000], &[2.0 * SMALL, 1.0], &[f64::INFINITY]] {
+            let terms = [&small, more].concat();
+            let (mut at_once, mut one_by_one) = (ExactSum::default(), ExactSum::default());
+            at_once.add_all(&terms);
+            terms.iter().for_each(|&term| one_by_one.add(term));
+            assert_eq!(at_once, one_by_one);
+        }
+    }
+
+    #[test]
+    fn a_term_near_the_middle_between_two_units_is_not_clear() {
+        for (units_of_term, expected) in
+            [(0.0, true), (7.0, true), (7.498, true), (7.4999, false), (7.5, false), (7.5009, false), (7.502, true)]
+        {
+            assert_eq!(is_clear(units_of_term / SCALE), expected, "{units_of_term} units");
+        }
+        assert!(!is_clear(f64::INFINITY) && !is_clear(f64::NAN) && !is_clear(256.0));
     }
 
     #[test]

@@ -21,7 +21,8 @@ pub const WORDS: usize = 3 * BINS + 3;
 
 const BINS: usize = Bins::STANDARD.count;
 
-/// Top-label calibration, loss and Brier score of the rows seen so far, over the 15 bins (lo, hi] of the usual ECE.
+/// Top-label calibration, loss and Brier score of the rows seen so far, 2^32 - 1 at most, over the 15 bins (lo, hi] of the usual
+/// ECE.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
     bins: [Tally; BINS],
@@ -83,11 +84,7 @@ impl Histogram {
     /// As a device adds it up: of each bin the rows, of each the correct ones, of each the confidences, then losses, infinite
     /// losses and Brier scores; sums in multiples of 2^-32.
     pub fn from_words(words: &[u64; WORDS]) -> Self {
-        let bin = |b: usize| Tally {
-            n: words[b],
-            correct: words[BINS + b],
-            confidence: ExactSum::of_units(words[2 * BINS + b], 0),
-        };
+        let bin = |b: usize| Tally { n: words[b], correct: words[BINS + b], confidence: words[2 * BINS + b] };
         Histogram {
             bins: std::array::from_fn(bin),
             nll: ExactSum::of_units(words[3 * BINS], words[3 * BINS + 1]),

@@ -47,11 +47,13 @@ mod narrow_rows;
 mod one_vs_rest;
 mod outcome;
 pub mod predictions;
+mod radix_sort;
 pub mod recalibration;
 mod reliability;
 mod scores;
 mod separation;
 pub mod softmax;
+mod tace;
 pub mod temperature;
 
 pub use accumulator::Accumulator;

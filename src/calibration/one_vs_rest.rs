@@ -2,9 +2,10 @@
 
 use super::bins::{BinTable, Bins};
 use super::exact_sum::{ExactSum, units};
+use super::narrow_rows::{NarrowRows, ROWS};
 use super::outcome::BLOCK;
 use crate::backend::cpu::Level;
-use crate::backend::cpu::simd::{Lanes, dispatch};
+use crate::backend::cpu::simd::{Lanes, dispatch, keep_above};
 
 /// One bin of one class's probability p against [y = k]; sums are in units of 2^-32, as [`ExactSum`]'s.
 ///
@@ -19,6 +20,21 @@ pub(super) struct ClassTally {
 }
 
 impl ClassTally {
+    #[inline(always)]
+    fn add(&mut self, p: f32) {
+        let p = f64::from(p);
+        self.n += 1;
+        self.p += units(p) as u64;
+        self.p_squared += units(p * p) as u64;
+    }
+
+    /// What is more of one whose class is the label.
+    #[inline(always)]
+    fn add_positive(&mut self, p: f32) {
+        self.positives += 1;
+        self.p_of_positives += units(f64::from(p)) as u64;
+    }
+
     fn merge(&mut self, other: &ClassTally) {
         self.n += other.n;
         self.positives += other.positives;
@@ -87,6 +103,14 @@ impl OneVsRest {
         );
     }
 
+    /// Adds rows in columns.
+    pub(super) fn add_narrow(&mut self, rows: &NarrowRows) {
+        dispatch!(
+            Level::detect(),
+            add_narrow_kernel(tallies: &mut OneVsRest = self, rows: &NarrowRows = rows)
+        );
+    }
+
     pub(super) fn merge(&mut self, other: &OneVsRest) {
         self.n += other.n;
         for (ours, theirs) in [
@@ -137,22 +161,70 @@ unsafe fn add_kernel<L: Lanes>(tallies: &mut OneVsRest, probs: &[f32], label: us
     }
     let edge = tallies.bins.bins.edge(1);
     for (b, block) in probs.as_chunks::<BLOCK>().0.iter().enumerate() {
-        let mut above = 0u32;
-        for (l, &p) in block.iter().enumerate() {
-            above |= u32::from(p > edge) << l;
-        }
-        while above != 0 {
-            let k = BLOCK * b + above.trailing_zeros() as usize;
-            above &= above - 1;
+        for_each_above(block, edge, |l| {
+            let k = BLOCK * b + l;
             let tally = &mut tallies.upper[k * (bins - 1) + tallies.bins.index(probs[k]) - 1];
-            let p = f64::from(probs[k]);
-            tally.n += 1;
-            tally.p += units(p) as u64;
-            tally.p_squared += units(p * p) as u64;
+            tally.add(probs[k]);
             if k == label {
-                tally.positives += 1;
-                tally.p_of_positives += units(p) as u64;
+                tally.add_positive(probs[k]);
             }
+        });
+    }
+}
+
+/// # Safety
+/// Holds no unsafe operation; `dispatch` asks for the keyword.
+#[inline(always)]
+unsafe fn add_narrow_kernel<L: Lanes>(tallies: &mut OneVsRest, rows: &NarrowRows) {
+    tallies.n += rows.len() as u64;
+    for (k, probs) in rows.probs().enumerate() {
+        let (mut sum, mut squares) = (0, 0);
+        for &p in probs {
+            let p = f64::from(p);
+            sum += units(p) as u64;
+            squares += units(p * p) as u64;
         }
+        tallies.p[k] += sum;
+        tallies.p_squared[k] += squares;
+    }
+    for (&label, &p) in rows.labels().iter().zip(rows.of_label()) {
+        tallies.positives[label as usize] += 1;
+        tallies.p_of_positives[label as usize] += units(f64::from(p)) as u64;
+    }
+
+    let bins = tallies.bins.bins.count;
+    if bins == 1 {
+        return;
+    }
+    let (edge, table) = (tallies.bins.bins.edge(1), tallies.bins.bins);
+    let (mut above, mut indices) = ([0; ROWS], [0; ROWS]);
+    for (probs, upper) in rows.probs().zip(tallies.upper.chunks_exact_mut(bins - 1)) {
+        // Floats that are not negative order as their bits do.
+        let number = keep_above(bytemuck::cast_slice(probs), edge.to_bits(), &mut above[..probs.len()]);
+        let above: &[f32] = bytemuck::cast_slice(&above[..number]);
+        table.indices(above, &mut indices);
+        for (&p, &bin) in above.iter().zip(&indices) {
+            upper[bin as usize - 1].add(p);
+        }
+    }
+    table.indices(rows.of_label(), &mut indices);
+    for ((&label, &p), &bin) in rows.labels().iter().zip(rows.of_label()).zip(&indices) {
+        if bin > 0 {
+            tallies.upper[label as usize * (bins - 1) + bin as usize - 1].add_positive(p);
+        }
+    }
+}
+
+/// Calls `visit` with the place of each probability above `edge`.
+#[inline(always)]
+fn for_each_above(block: &[f32; BLOCK], edge: f32, mut visit: impl FnMut(usize)) {
+    // All are compared at once, since few are above.
+    let mut above = 0u32;
+    for (l, &p) in block.iter().enumerate() {
+        above |= u32::from(p > edge) << l;
+    }
+    while above != 0 {
+        visit(above.trailing_zeros() as usize);
+        above &= above - 1;
     }
 }

@@ -3,21 +3,24 @@
 use serde::{Deserialize, Serialize};
 
 use super::bins::Bins;
-use super::exact_sum::ExactSum;
+use super::exact_sum::{ExactSum, units};
 
-/// Counts of one confidence bin.
+/// Counts of one confidence bin; the confidences' sum is in units of 2^-32, as [`ExactSum`]'s.
+///
+/// 64 bits hold the sums of 2^32 - 1 samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     pub(super) n: u64,
     pub(super) correct: u64,
-    pub(super) confidence: ExactSum,
+    pub(super) confidence: u64,
 }
 
 impl Tally {
+    #[inline(always)]
     pub(super) fn add(&mut self, confidence: f32, correct: bool) {
         self.n += 1;
         self.correct += u64::from(correct);
-        self.confidence.add(f64::from(confidence));
+        self.confidence += units(f64::from(confidence)) as u64;
     }
 
     pub(super) fn merge(&mut self, other: &Tally) {
@@ -28,7 +31,7 @@ impl Tally {
 
     /// n (accuracy - mean confidence), rounded once.
     pub(super) fn surplus(&self) -> f64 {
-        self.confidence.below(self.correct)
+        ExactSum::from_units(self.confidence).below(self.correct)
     }
 }
 
@@ -86,7 +89,7 @@ impl Reliability {
                 hi: (k + 1) as f64 / bins.count as f64,
                 n: tally.n,
                 accuracy: mean(tally.correct as f64),
-                confidence: mean(tally.confidence.value()),
+                confidence: mean(ExactSum::from_units(tally.confidence).value()),
             }
         };
         Reliability {

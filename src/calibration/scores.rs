@@ -152,28 +152,21 @@ impl<'a, T: Score> Scores<'a, T> {
         }
     }
 
-    /// Calls `visit` with (row, padded probabilities, outcome) for each row in order; the first C probabilities are the
-    /// row's, what follows is 0.
+    /// Calls `visit` for all rows in order.
     ///
     /// Fails with the index of the first row that is not in order.
-    pub(super) fn for_each(
-        self,
-        labels: &[u32],
-        classes: usize,
-        mut visit: impl FnMut(usize, &[f32], &Outcome),
-    ) -> std::result::Result<(), usize> {
+    pub(super) fn for_each(self, labels: &[u32], classes: usize, mut visit: impl FnMut(Visit)) -> Result<(), usize> {
         let mut first = 0;
         if let (Kind::Logits, Some(logits), ..=BLOCK) = (self.kind(), T::as_f32(self.values()), classes) {
-            let mut narrow = NarrowRows::new();
-            for (logits, labels) in logits.chunks_exact(classes * ROWS).zip(labels.chunks_exact(ROWS)) {
-                if !narrow.read(logits, classes, labels) {
+            let mut narrow = NarrowRows::new(classes);
+            for (logits, labels) in logits.chunks(classes * ROWS).zip(labels.chunks(ROWS)) {
+                let in_order = narrow.read(logits, labels);
+                visit(Visit::Narrow(&narrow));
+                first += narrow.len();
+                if !in_order {
                     // One by one below, to find which.
                     break;
                 }
-                for (r, (probs, outcome)) in narrow.probs.iter().zip(&narrow.outcomes).enumerate() {
-                    visit(first + r, probs, outcome);
-                }
-                first += ROWS;
             }
         }
         let mut buffer = RowBuffer::new(classes);
@@ -182,10 +175,18 @@ impl<'a, T: Score> Scores<'a, T> {
             let known = (label as usize) < classes;
             let read = known.then(|| T::read(scores, self.kind(), label as usize, &mut buffer)).flatten();
             let Some(outcome) = read else { return Err(row) };
-            visit(row, buffer.probs(), &outcome);
+            visit(Visit::Row { row, probs: buffer.probs(), outcome: &outcome });
         }
         Ok(())
     }
+}
+
+/// What [`Scores::for_each`] hands out.
+pub(super) enum Visit<'a> {
+    /// Some rows of few logits, in columns.
+    Narrow(&'a NarrowRows),
+    /// One row; its C probabilities come first, and zeros fill them up to whole blocks.
+    Row { row: usize, probs: &'a [f32], outcome: &'a Outcome },
 }
 
 #[cfg(test)]
@@ -194,7 +195,12 @@ mod tests {
 
     fn outcome<T: Score>(scores: Scores<T>, label: u32, classes: usize) -> Outcome {
         let mut found = None;
-        scores.for_each(&[label], classes, |_, _, outcome| found = Some(*outcome)).unwrap();
+        let visit = |visit: Visit| {
+            if let Visit::Row { outcome, .. } = visit {
+                found = Some(*outcome);
+            }
+        };
+        scores.for_each(&[label], classes, visit).unwrap();
         found.unwrap()
     }
 
@@ -258,11 +264,10 @@ mod tests {
             let logits: Vec<f32> = (0..classes).map(|k| ((k * 37 % 101) as f32 - 50.0) * 0.13).collect();
             let mut expected = vec![0.0; classes];
             crate::calibration::softmax::softmax(&logits, &mut expected);
-            let check = |_: usize, probs: &[f32], _: &Outcome| {
-                assert_eq!(&probs[..classes], expected, "{classes} classes");
-                assert!(probs[classes..].iter().all(|&p| p == 0.0));
-            };
-            Scores::Logits(&logits).for_each(&[0], classes, check).unwrap();
+            let (mut buffer, row) = (RowBuffer::new(classes), &logits[..]);
+            f32::read(row, Kind::Logits, 0, &mut buffer).unwrap();
+            assert_eq!(buffer.probs()[..classes], expected, "{classes} classes");
+            assert!(buffer.probs()[classes..].iter().all(|&p| p == 0.0));
         }
     }
 

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::bootstrap::{CELLS, FRACTION, LARGE_N, Method, Resamples, draw_multinomial, draw_samples};
-use super::scores::{Score, Scores};
+use super::scores::{Score, Scores, Visit};
 use crate::rng::Stream;
 use crate::{Error, Result};
 
@@ -34,7 +34,10 @@ impl Confidences {
         if let Some(fault) = scores.shape_fault(&labels, classes) {
             return Err(fault);
         }
-        let added = scores.for_each(&labels, classes, |_, _, outcome| self.values.push(outcome.confidence));
+        let added = scores.for_each(&labels, classes, |visit| match visit {
+            Visit::Narrow(rows) => self.values.extend_from_slice(rows.confidences()),
+            Visit::Row { outcome, .. } => self.values.push(outcome.confidence),
+        });
         added.map_err(|_| scores.fault(&labels, classes, first).unwrap_or_else(|| "a row cannot be read".into()))
     }
 

@@ -105,6 +105,21 @@ pub(crate) trait Lanes: Copy {
     unsafe fn max(self, other: Self) -> Self;
     /// self where by > 0, else 0.
     unsafe fn where_positive(self, by: Self) -> Self;
+    /// Of the 16 integers at `from`, stores those above `bound` side by side and says how many there are; `to` has room for 16,
+    /// and what follows the stored ones there is anything.
+    #[inline(always)]
+    unsafe fn store_above(from: *const u32, bound: u32, to: *mut u32) -> usize {
+        let mut above = 0;
+        for i in 0..LANES {
+            // Stored whether it is above or not: a branch would be mispredicted. SAFETY: the caller has 16 integers at both.
+            unsafe {
+                let value = from.add(i).read();
+                to.add(above).write(value);
+                above += usize::from(value > bound);
+            }
+        }
+        above
+    }
 }
 
 impl Lanes for [f32; LANES] {
@@ -277,6 +292,16 @@ pub(crate) mod x86 {
                 Avx512(_mm512_maskz_mov_ps(positive, self.0))
             }
         }
+        #[inline(always)]
+        unsafe fn store_above(from: *const u32, bound: u32, to: *mut u32) -> usize {
+            unsafe {
+                let values = _mm512_loadu_si512(from.cast());
+                let above = _mm512_cmpgt_epu32_mask(values, _mm512_set1_epi32(bound as i32));
+                // In the register: compressing into memory is microcode on some machines.
+                _mm512_storeu_si512(to.cast(), _mm512_maskz_compress_epi32(above, values));
+                above.count_ones() as usize
+            }
+        }
     }
 }
 
@@ -314,6 +339,33 @@ macro_rules! dispatch {
 }
 pub(crate) use dispatch;
 
+/// Copies the values above `bound` to the front of `out`, in their order, and says how many there are. `out` is as long as
+/// `values`; what follows them there is anything.
+pub(crate) fn keep_above(values: &[u32], bound: u32, out: &mut [u32]) -> usize {
+    dispatch!(
+        Level::detect(),
+        keep_above_kernel(values: &[u32] = values, bound: u32 = bound, out: &mut [u32] = out) -> usize
+    )
+}
+
+/// # Safety
+/// As [`dispatch!`] has it.
+#[inline(always)]
+unsafe fn keep_above_kernel<L: Lanes>(values: &[u32], bound: u32, out: &mut [u32]) -> usize {
+    assert_eq!(values.len(), out.len(), "as many places as values");
+    let (blocks, rest) = values.as_chunks::<LANES>();
+    let mut kept = 0;
+    for block in blocks {
+        // SAFETY: no more are kept than were read, so 16 places follow.
+        kept += unsafe { L::store_above(block.as_ptr(), bound, out[kept..][..LANES].as_mut_ptr()) };
+    }
+    for &value in rest {
+        out[kept] = value;
+        kept += usize::from(value > bound);
+    }
+    kept
+}
+
 /// The sum of 16 lanes in a fixed tree.
 #[inline(always)]
 pub(crate) fn sum_lanes(lanes: &[f32; LANES]) -> f32 {
@@ -324,4 +376,25 @@ pub(crate) fn sum_lanes(lanes: &[f32; LANES]) -> f32 {
         }
     }
     part[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_above_a_bound_are_kept_in_their_order_on_every_level() {
+        let values: Vec<u32> = (0..77u32).map(|i| i.wrapping_mul(2_654_435_769)).chain([7, 8, u32::MAX]).collect();
+        for bound in [0, 7, 1 << 31, u32::MAX] {
+            let expected: Vec<u32> = values.iter().copied().filter(|&value| value > bound).collect();
+            for level in Level::available() {
+                let mut out = vec![0; values.len()];
+                let kept = dispatch!(
+                    level,
+                    keep_above_kernel(values: &[u32] = &values, bound: u32 = bound, out: &mut [u32] = &mut out) -> usize
+                );
+                assert_eq!(out[..kept], expected, "above {bound} with {level:?}");
+            }
+        }
+    }
 }

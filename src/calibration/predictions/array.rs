@@ -151,6 +151,11 @@ impl Array {
         self.rows_left -= rows as u64;
         self.fill(rows * element.bytes())?;
         out.clear();
+        // Bytes are what most files hold, and are looked at one by one below only where there is something to tell.
+        if element == Element::Unsigned(1) && self.bytes.iter().all(|&label| usize::from(label) < classes) {
+            out.extend(self.bytes.iter().map(|&label| u32::from(label)));
+            return Ok(());
+        }
         for (i, bytes) in self.bytes.chunks_exact(element.bytes()).enumerate() {
             let label = whole(element, bytes).and_then(|label| {
                 u32::try_from(label).ok().filter(|&label| (label as usize) < classes).ok_or_else(|| label.to_string())
