@@ -1,6 +1,6 @@
 //! A network on a device: its parameters, masks and plans, and the passes that training and evaluation are made of.
 
-use crate::backend::{Backend, Effective, Map, Span, StepState, Weight};
+use crate::backend::{Backend, Effective, Map, Span, StepState, Weight, on_pool};
 use crate::bitmask::BitMask;
 use crate::data::Pixels;
 use crate::error::{Error, Result};
@@ -348,10 +348,12 @@ impl Model {
         let backend = backend.as_mut();
         let recording =
             recordings.iter().find(|r| r.mode == mode && r.batch == batch).expect("it was recorded two lines ago");
-        backend.begin_step(state)?;
-        backend.write_map(recording.images, images)?;
-        recording.plan.forward(backend)?;
-        backend.read_map(recording.logits)
+        on_pool(backend.works_on_pool(), || {
+            backend.begin_step(state)?;
+            backend.write_map(recording.images, images)?;
+            recording.plan.forward(backend)?;
+            backend.read_map(recording.logits)
+        })
     }
 
     /// Puts M W in force for the passes that follow.

@@ -299,6 +299,12 @@ pub trait Backend: Send {
     /// The device in a few words, for logs and summaries.
     fn device(&self) -> String;
 
+    /// Whether rayon's threads do the work. Then the caller should be one of them: from outside, every kernel has to wake
+    /// one up first.
+    fn works_on_pool(&self) -> bool {
+        false
+    }
+
     /// What maps are stored in where a plan does not ask for [`Precision::F32`]; the effective weights too.
     ///
     /// Convolutions read maps of this precision only, and all gradients have it; any other map may have either.
@@ -486,4 +492,9 @@ pub trait Backend: Send {
     fn prefer(&mut self, _layer: usize, _sparse: bool) -> bool {
         false
     }
+}
+
+/// Does work for a device, on one of rayon's threads where `works_on_pool` says that they do it.
+pub(crate) fn on_pool<T: Send>(works_on_pool: bool, work: impl FnOnce() -> T + Send) -> T {
+    if works_on_pool { rayon::scope(|_| work()) } else { work() }
 }

@@ -11,7 +11,7 @@ use super::evolution::{Evolution, MaskState, masks};
 use super::mask_update::MaskUpdater;
 use super::schedule::Timetable;
 use super::start;
-use crate::backend::{Adam, Backend, Draw, Effective, Extent, Masking, Rule, Sgd, Span, StepState, Update};
+use crate::backend::{Adam, Backend, Draw, Effective, Extent, Masking, Rule, Sgd, Span, StepState, Update, on_pool};
 use crate::calibration::Evaluation;
 use crate::config::{Config, MaskUpdates, MaskedMomentum, Optimizer, Rescale, Semantics};
 use crate::data::batches::{self, Augment};
@@ -218,6 +218,10 @@ impl<'a> Trainer<'a> {
 
     /// Trains on the next batch.
     pub fn step(&mut self) -> Result<StepReport> {
+        on_pool(self.model.backend().works_on_pool(), || self.make_step())
+    }
+
+    fn make_step(&mut self) -> Result<StepReport> {
         let g = self.step;
         let seen = self.pass()?;
         let update = self.change()?;

@@ -88,6 +88,10 @@ impl Backend for Cpu {
         format!("cpu ({threads} thread{}, {simd}{rounded})", if threads == 1 { "" } else { "s" })
     }
 
+    fn works_on_pool(&self) -> bool {
+        true
+    }
+
     fn precision(&self) -> Precision {
         self.precision
     }
