@@ -7,7 +7,7 @@ use super::args::InfoArgs;
 use super::kernels;
 use super::machine;
 use super::output::print;
-use crate::backend::cpu::{Level, sparse_below};
+use crate::backend::cpu::{Crossover, Level, crossovers};
 use crate::backend::cuda::driver::card::Card;
 use crate::config::Device;
 use crate::error::{Error, Result};
@@ -80,7 +80,7 @@ pub(super) fn run(args: &InfoArgs) -> Result<()> {
 fn program(device: &str, json: bool) -> Result<()> {
     let (version, threads) = (env!("CARGO_PKG_VERSION"), rayon::current_num_threads());
     let simd = format!("{:?}", Level::detect()).to_lowercase();
-    let below = sparse_below(Level::detect());
+    let below: Vec<&Crossover> = crossovers(Level::detect()).collect();
     let (gpus, why_none) = match gpus() {
         Ok(gpus) => (gpus, None),
         Err(why) => (Vec::new(), Some(why.to_string())),
@@ -89,7 +89,10 @@ fn program(device: &str, json: bool) -> Result<()> {
         let devices: Vec<&str> = std::iter::once(device).chain(gpus.iter().map(String::as_str)).collect();
         let program = json!({
             "version": version, "devices": devices, "threads": threads, "simd": simd,
-            "sparse_below": Some(below).filter(|below| below.is_finite()), "kernels": kernels::json()
+            "sparse_below": below.iter().map(|row| json!({
+                "kernel": kernel_size(row), "stride": stride(row), "density": row.density
+            })).collect::<Vec<_>>(),
+            "kernels": kernels::json()
         });
         return print(format_args!("{program:#}"));
     }
@@ -98,12 +101,12 @@ fn program(device: &str, json: bool) -> Result<()> {
         print(format_args!("         {gpu}"))?;
     }
     print(format_args!(
-        "threads  {threads}\nsimd     {simd} (CIGL_SIMD=avx512|avx2|portable forces one); {}\nkernels  {}",
-        if below.is_finite() {
-            format!("layers below density {below} run on the sparse kernels")
-        } else {
-            "all layers run on the sparse kernels".into()
-        },
+        "threads  {threads}\nsimd     {simd} (CIGL_SIMD=avx512|avx2|portable forces one); {} on the sparse kernels{}\nkernels  {}",
+        if below.is_empty() { "all layers run" } else { "layers below these densities run" },
+        below
+            .iter()
+            .map(|row| format!("\n         {} / {}: {}", kernel_size(row), stride(row), row.density))
+            .collect::<String>(),
         kernels::origin()
     ))?;
     match kernels::table() {
@@ -112,6 +115,16 @@ fn program(device: &str, json: bool) -> Result<()> {
         )),
         None => Ok(()),
     }
+}
+
+/// The kernels that a row of the table is about.
+fn kernel_size(row: &Crossover) -> &'static str {
+    if row.window { "3x3 and larger" } else { "1x1" }
+}
+
+/// The strides that it is about.
+fn stride(row: &Crossover) -> &'static str {
+    if row.strided { "2 and more" } else { "1" }
 }
 
 /// The GPUs, as "cuda:0 NVIDIA H100 80GB HBM3 (sm_90, driver 13.0)".

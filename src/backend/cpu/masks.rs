@@ -25,8 +25,8 @@ pub(super) struct Layer {
     pub(super) effective: Vec<f32>,
     pub(super) index: SparseIndex,
     pub(super) packed: PackedWeights,
-    /// The density below which products run on the sparse kernel; the constant of the instruction set if not given.
-    sparse_below: Option<f64>,
+    /// Asked for: the sparse kernel at this density and below, or the dense one at it and above.
+    preferred: Option<(f64, bool)>,
     active: usize,
 }
 
@@ -41,7 +41,7 @@ impl Layer {
             effective: vec![0.0; len],
             index: SparseIndex::default(),
             packed: PackedWeights::default(),
-            sparse_below: None,
+            preferred: None,
             active: len,
         }
     }
@@ -53,15 +53,17 @@ impl Layer {
     }
 
     /// Whether products run on the sparse kernel.
-    pub(super) fn runs_sparse(&self, level: Level) -> bool {
-        self.mask_density() < self.sparse_below.unwrap_or(sparse_below(level))
+    pub(super) fn runs_sparse(&self, level: Level, stride: usize) -> bool {
+        let density = self.mask_density();
+        match self.preferred {
+            Some((at, sparse)) if density == at || (density < at) == sparse => sparse,
+            _ => density < sparse_below(level, self.weight.kernel, stride),
+        }
     }
 
-    /// Moves the limit so that a layer of this density runs on the kernel asked for.
-    pub(super) fn prefer(&mut self, sparse: bool, level: Level) {
-        let density = self.mask_density();
-        let usual = sparse_below(level);
-        self.sparse_below = Some(if sparse { usual.max(density.next_up()) } else { usual.min(density) });
+    /// Has a layer of this density run on the kernel asked for, and of lower or higher density where that follows.
+    pub(super) fn prefer(&mut self, sparse: bool) {
+        self.preferred = Some((self.mask_density(), sparse));
     }
 
     /// The density of M.
@@ -252,22 +254,22 @@ mod tests {
     fn a_preferred_kernel_is_kept_to_the_density_at_which_it_was_preferred() {
         use super::super::conv::sparse_below;
         let level = Level::Avx2;
-        let usual = sparse_below(level);
+        let usual = sparse_below(level, [1, 1], 1);
         let span = Span { at: 0, len: 100 };
         let mut layer =
             Layer::new(Weight { value: span, grad: span, layer: 0, out_channels: 1, in_channels: 100, kernel: [1, 1] });
         let runs_sparse = |layer: &mut Layer, percent: usize| {
             layer.set_mask(BitMask::from_fn(100, |i| i < percent));
-            layer.runs_sparse(level)
+            layer.runs_sparse(level, 1)
         };
         assert!(runs_sparse(&mut layer, 30) && !runs_sparse(&mut layer, 90) && (0.3..0.9).contains(&usual));
         // Dense is preferred at 30 %: a sparser mask still runs sparse.
         runs_sparse(&mut layer, 30);
-        layer.prefer(false, level);
+        layer.prefer(false);
         assert!(!runs_sparse(&mut layer, 30) && runs_sparse(&mut layer, 20) && !runs_sparse(&mut layer, 90));
         // Sparse is preferred at 90 %: a denser mask still runs dense.
         runs_sparse(&mut layer, 90);
-        layer.prefer(true, level);
+        layer.prefer(true);
         assert!(runs_sparse(&mut layer, 90) && runs_sparse(&mut layer, 30) && !runs_sparse(&mut layer, 95));
     }
 }

@@ -17,7 +17,7 @@ mod select;
 pub(crate) mod simd;
 mod smallest;
 
-pub use conv::sparse_below;
+pub use conv::{Crossover, crossovers};
 pub use simd::Level;
 
 use grid::Grid;
@@ -375,7 +375,7 @@ impl Backend for Cpu {
     }
 
     fn prefer(&mut self, layer: usize, sparse: bool) -> bool {
-        self.layers[layer].prefer(sparse, self.level);
+        self.layers[layer].prefer(sparse);
         true
     }
 }

@@ -3,6 +3,7 @@
 //! Forward and input gradient are the same thing, a [`Stencil`]: each output pixel is a weighted sum of input pixels at fixed
 //! offsets. [`dense`] runs it with every weight, [`sparse`] with those of an index, both also on a [`single`] image.
 
+mod crossover;
 mod dense;
 mod operand;
 mod single;
@@ -12,6 +13,8 @@ mod tests;
 mod tiles;
 mod weight_grad;
 
+pub(super) use crossover::sparse_below;
+pub use crossover::{Crossover, crossovers};
 pub(super) use dense::PackedWeights;
 pub(super) use sparse::SparseIndex;
 
@@ -31,20 +34,6 @@ use crate::backend::{self, BatchNorm, Conv, Extent, Map, Product, Sink, Weight};
 use crate::shape::Shape;
 use operand::{Operand, STRIP};
 use tiles::pieces;
-
-/// Below this density of M a layer runs on its index, above on the dense kernels.
-///
-/// Measured by `cigl bench kernels` on a Zen 5 machine, over the layers of both networks: where the three passes together take equally
-/// long. They hardly depend on the layer: kernels of 3x3 and 1x1 and both strides agree to .1. A nonzero of the sparse kernel costs about
-/// 1.5x a weight of the dense one on AVX-512 and 1.2x on AVX2; without vector registers to tile it is never slower. Which kernel runs never
-/// changes a bit.
-pub fn sparse_below(level: Level) -> f64 {
-    match level {
-        Level::Avx512 => 0.65,
-        Level::Avx2 => 0.8,
-        Level::Portable => f64::INFINITY,
-    }
-}
 
 /// Whether products of stride 1 form normalised operands of this shape rather than read stored ones: maps that no cache holds.
 pub(super) fn forms_operands(shape: Shape) -> bool {
@@ -133,6 +122,8 @@ enum Direction {
 #[derive(Clone, Copy, Debug)]
 struct View {
     weight: Weight,
+    /// Of the layer, whichever way it is looked at.
+    stride: usize,
     direction: Direction,
 }
 
@@ -392,7 +383,7 @@ fn correlate(
     y: (&mut [f32], Grid),
     add: bool,
 ) {
-    if layer.runs_sparse(level) {
+    if layer.runs_sparse(level, view.stride) {
         sparse::correlate(level, layer, view, x, stencils, around, y, add);
     } else {
         let packed = layer.packed.get(view, stencils, &layer.effective);
@@ -444,7 +435,7 @@ impl Cpu {
         let [from, to, values] = self.memory.apart(ranges);
         let x = operand(x, from, &affine, weight, conv);
         let (x, stencil) = single::seen(x, gy, weight.kernel, conv, &mut self.copies);
-        let view = View { weight, direction: Direction::Forward };
+        let view = View { weight, stride: conv.stride, direction: Direction::Forward };
         let around = Around { start: residual.map(|map| (&*values, Grid::of(map))), ..Around::default() };
         let (layer, level) = (&mut self.layers[weight.layer], self.level);
         let Some(bn) = product.statistics else {
@@ -473,7 +464,7 @@ impl Cpu {
         bn: &BatchNorm,
         y: Map,
     ) {
-        let view = View { weight: w, direction: Direction::Forward };
+        let view = View { weight: w, stride: conv.stride, direction: Direction::Forward };
         let residual = bn.residual.map_or(0..0, |map| map.range());
         let [from, to, values] = self.memory.apart([x.range(), y.range(), residual]);
         let residual = bn.residual.map(|map| (&*values, Grid::of(map)));
@@ -487,7 +478,7 @@ impl Cpu {
     pub(super) fn convolve_grad_input(&mut self, dy: Map, w: Weight, conv: Conv, dx: Sink<Map>) {
         let (gy, gx) = (Grid::of(dy), Grid::of(dx.to));
         let stencils = Stencil::input_gradient(gy, gx, w.kernel, conv);
-        let view = View { weight: w, direction: Direction::Transposed };
+        let view = View { weight: w, stride: conv.stride, direction: Direction::Transposed };
         let [from, to] = self.memory.apart([dy.range(), dx.to.range()]);
         let (layer, level) = (&mut self.layers[w.layer], self.level);
         correlate(level, layer, Operand::stored(from, gy), view, &stencils, Around::default(), (to, gx), dx.add);
@@ -499,8 +490,8 @@ impl Cpu {
         let x = operand(x, from, &affine, w, conv);
         let stencil = Stencil::forward(x.grid(), gy, w.kernel, conv);
         let layer = &mut self.layers[w.layer];
-        if self.step.extent == Extent::Active && layer.runs_sparse(level) {
-            let view = View { weight: w, direction: Direction::Forward };
+        if self.step.extent == Extent::Active && layer.runs_sparse(level, conv.stride) {
+            let view = View { weight: w, stride: conv.stride, direction: Direction::Forward };
             let index = layer.index.index(view, x.grid(), std::slice::from_ref(&stencil), &layer.mask);
             weight_grad::active(level, index, &stencil, x, (dy, gy), dw, add);
         } else {

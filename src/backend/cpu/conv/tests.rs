@@ -52,7 +52,7 @@ fn passes(level: Level, sparse: bool, [c, o, k, side, stride]: [usize; 5]) -> [V
         (Direction::Forward, (x, gx), &stencils[0], (&mut y, gy)),
         (Direction::Transposed, (dy, gy), &stencils[1], (&mut dx, gx)),
     ] {
-        let (view, to) = (View { weight, direction }, (bytemuck::cast_slice_mut(to), gt));
+        let (view, to) = (View { weight, stride, direction }, (bytemuck::cast_slice_mut(to), gt));
         let from = Operand::stored(from, gf);
         if sparse {
             sparse::correlate(level, &mut layer, view, from, stencils, Around::default(), to, true);
@@ -62,7 +62,7 @@ fn passes(level: Level, sparse: bool, [c, o, k, side, stride]: [usize; 5]) -> [V
         }
     }
     if sparse {
-        let view = View { weight, direction: Direction::Forward };
+        let view = View { weight, stride, direction: Direction::Forward };
         let index = layer.index.index(view, gx, std::slice::from_ref(&forward), &layer.mask);
         weight_grad::active(level, index, &forward, Operand::stored(x, gx), (dy, gy), &mut dw, true);
     } else {
