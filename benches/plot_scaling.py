@@ -75,7 +75,9 @@ def main():
         axis.plot([BATCHES.index(b) for b, _ in line], [y for _, y in line], color="#c44e00", marker="s", linestyle="--", label="PyTorch, dense")
         axis.set_xticks(range(len(BATCHES)), BATCHES)
         axis.set(xlabel="batch size, 2 threads", ylabel="images/s", yscale="log", title="training step" if what == "step" else "inference")
-        axis.legend()
+        # Room for the names below the lines.
+        axis.set_ylim(axis.get_ylim()[0] / 3, None)
+        axis.legend(loc="lower right")
     for axis in axes.flat:
         axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}")
