@@ -3,11 +3,14 @@
 //! Forward and input gradient are the same thing, a [`Stencil`]: each output pixel is a weighted sum of input pixels at fixed
 //! offsets. [`dense`] runs it with every weight, [`sparse`] with those of an index, both also on a [`single`] image.
 
+mod around;
 mod crossover;
 mod dense;
 mod operand;
+mod row_sums;
 mod single;
 mod sparse;
+mod strips;
 #[cfg(test)]
 mod tests;
 mod tiles;
@@ -20,20 +23,17 @@ pub(super) use sparse::SparseIndex;
 
 use rayon::prelude::*;
 
-use std::marker::PhantomData;
-use std::ops::Range;
-
 use super::Cpu;
 use super::batch_norm::{Affine, Moments};
 use super::grid::Grid;
 use super::masks::Layer;
-use super::memory::Line;
-use super::memory::Place;
-use super::simd::{LANES, Lanes, Level};
+use super::memory::{Line, Place};
+use super::simd::{LANES, Level};
 use crate::backend::{self, BatchNorm, Conv, Extent, Map, Product, Sink, Weight};
 use crate::shape::Shape;
+use around::Around;
 use operand::{Operand, STRIP};
-use tiles::pieces;
+use row_sums::RowSums;
 
 /// Whether products of stride 1 form normalised operands of this shape rather than read stored ones: maps that no cache holds.
 pub(super) fn forms_operands(shape: Shape) -> bool {
@@ -153,224 +153,6 @@ impl View {
     }
 }
 
-/// What a sum begins with and what happens to it before it is stored.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Around<'a> {
-    /// A map whose values the sums begin with.
-    start: Option<(&'a [f32], Grid)>,
-    /// Factor and summand of each output channel, at the end.
-    affine: Option<&'a [(f32, f32)]>,
-    /// A map to add after that.
-    residual: Option<(&'a [f32], Grid)>,
-    /// And max(0, .) of it all.
-    relu: bool,
-    /// What is to be known of the results.
-    rows: Option<RowSums<'a>>,
-}
-
-/// Sums over every row of y, lane by lane: of y minus the channel's shift, and of its square.
-#[derive(Clone, Copy)]
-pub(super) struct RowSums<'a> {
-    shifts: &'a [f32],
-    /// By block, channel and row.
-    sums: *mut [Line; 2],
-    rows: usize,
-}
-
-// SAFETY: every row of a channel belongs to one task.
-unsafe impl Send for RowSums<'_> {}
-// SAFETY: as above.
-unsafe impl Sync for RowSums<'_> {}
-
-/// [`RowSums`] of a few rows of one channel.
-#[derive(Clone, Copy)]
-struct Tally {
-    shift: f32,
-    sums: *mut f32,
-    /// Nothing of these rows is in the sums yet.
-    first: bool,
-}
-
-impl RowSums<'_> {
-    fn tally(&self, output: usize, row: usize, col: usize) -> Tally {
-        // SAFETY: the sums are those of this block.
-        let sums = unsafe { self.sums.add(output * self.rows + row) }.cast();
-        Tally { shift: self.shifts[output], sums, first: col == 0 }
-    }
-}
-
-impl Tally {
-    /// Adds pixels of a row, which come from left to right.
-    ///
-    /// # Safety
-    /// As for [`Lanes`]; the row is one of the block, and nobody else's.
-    #[inline(always)]
-    unsafe fn add<L: Lanes>(&self, row: usize, pixels: &[L]) {
-        // SAFETY: the caller's.
-        unsafe {
-            let at = self.sums.add(row * 2 * LANES);
-            let [mut sum, mut squares] = match self.first {
-                true => [L::splat(0.0); 2],
-                false => [L::load(at), L::load(at.add(LANES))],
-            };
-            for pixel in pixels {
-                let d = pixel.sub(L::splat(self.shift));
-                sum = sum.add(d);
-                squares = d.fma(d, squares);
-            }
-            sum.store(at);
-            squares.store(at.add(LANES));
-        }
-    }
-}
-
-/// The end of [`Around`], for a tile of one output channel.
-#[derive(Clone, Copy)]
-struct Finish {
-    affine: (f32, f32),
-    /// The tile's first pixel in the residual, or null.
-    residual: *const f32,
-    residual_row: usize,
-    relu: bool,
-}
-
-/// What output (row, col) of a channel has in another map of the output's shape, and the steps to its neighbours there.
-fn pixel(
-    (values, grid): (&[f32], Grid),
-    stencil: &Stencil,
-    channel: usize,
-    row: usize,
-    col: usize,
-) -> (*const f32, [usize; 2]) {
-    let step = stencil.step_in(grid);
-    let at = channel * grid.plane + grid.pixel(0, 0) + row * step[0] + col * step[1];
-    (values[at..].as_ptr(), step)
-}
-
-impl Around<'_> {
-    fn of_block(&self, block: usize) -> Self {
-        let [start, residual] = [self.start, self.residual]
-            .map(|map| map.map(|(values, grid)| (&values[block * grid.block..][..grid.block], grid)));
-        // SAFETY: one place a block, channel and row.
-        let of_block = |rows: RowSums, channels: usize| unsafe { rows.sums.add(block * channels * rows.rows) };
-        let rows = self.rows.map(|rows| RowSums { sums: of_block(rows, rows.shifts.len()), ..rows });
-        Around { start, residual, rows, ..*self }
-    }
-
-    /// What follows the sums of an output channel, at the tile that begins at this pixel.
-    fn finish(&self, stencil: &Stencil, output: usize, row: usize, col: usize) -> Option<Finish> {
-        let residual = self.residual.map(|map| pixel(map, stencil, output, row, col));
-        self.affine.map(|affine| Finish {
-            affine: affine[output],
-            residual: residual.map_or(std::ptr::null(), |(at, _)| at),
-            residual_row: residual.map_or(0, |(_, step)| step[0]),
-            relu: self.relu,
-        })
-    }
-}
-
-impl Finish {
-    /// # Safety
-    /// As for [`Lanes`]; the pixel is inside the residual.
-    #[inline(always)]
-    unsafe fn apply<L: Lanes>(&self, sum: L, row: usize, col: usize) -> L {
-        // SAFETY: the caller's.
-        unsafe {
-            let mut y = sum.fma(L::splat(self.affine.0), L::splat(self.affine.1));
-            if !self.residual.is_null() {
-                y = y.add(L::load(self.residual.add(row * self.residual_row + col * LANES)));
-            }
-            if self.relu { L::splat(0.0).max(y) } else { y }
-        }
-    }
-}
-
-/// A map that tasks write at the same time, each in places of its own.
-#[derive(Clone, Copy)]
-struct Shared<'a> {
-    values: *mut f32,
-    len: usize,
-    lifetime: PhantomData<&'a mut [f32]>,
-}
-
-// SAFETY: it stands for the exclusive borrow it was made from; who writes where is settled by `each_strip`.
-unsafe impl Send for Shared<'_> {}
-// SAFETY: as above.
-unsafe impl Sync for Shared<'_> {}
-
-impl<'a> Shared<'a> {
-    fn new(values: &'a mut [f32]) -> Self {
-        Shared { values: values.as_mut_ptr(), len: values.len(), lifetime: PhantomData }
-    }
-
-    /// From element `at` on.
-    fn from(self, at: usize) -> *mut f32 {
-        assert!(at < self.len);
-        // SAFETY: inside the borrow.
-        unsafe { self.values.add(at) }
-    }
-}
-
-/// What one task of a correlation computes: some rows of some output channels of one block of images.
-struct Strip<'a> {
-    /// The planes of the input, from the row on that the first of these sees.
-    x: &'a [f32],
-    rows: Range<usize>,
-    outputs: Range<usize>,
-    /// The plane of the first of these outputs. No other task writes to these rows of these channels.
-    y: *mut f32,
-    around: Around<'a>,
-}
-
-impl Strip<'_> {
-    /// The rows that a class of outputs has.
-    fn rows_of(&self, stencil: &Stencil) -> Range<usize> {
-        self.rows.start.min(stencil.rows)..self.rows.end.min(stencil.rows)
-    }
-}
-
-/// Divides a correlation into tasks, at least eight where rows and channels allow it, by the shape alone. Halos are cleared behind
-/// `compute` unless it adds.
-fn each_strip(
-    level: Level,
-    x: Operand,
-    stencils: &[Stencil],
-    (y, gy): (&mut [f32], Grid),
-    add: bool,
-    around: Around,
-    compute: impl Fn(&Strip) + Sync,
-) {
-    assert!(y.len() == gy.len());
-    let y = Shared::new(y);
-    let rows = stencils.iter().map(|s| s.rows).max().unwrap_or(0);
-    // What is behind the rows of a single image can be cleared when all of it is there.
-    let strips: Vec<_> = pieces(rows, if gy.lanes == 1 { rows.max(1) } else { STRIP }).collect();
-    let channels = gy.shape.c.div_ceil(8usize.div_ceil(gy.blocks * strips.len().max(1))).next_multiple_of(4);
-    let groups = gy.shape.c.div_ceil(channels);
-    let [down, _] = stencils[0].x_step;
-    // Neighbouring rows of y that belong to different classes belong to one strip.
-    let spread = stencils[0].y_step[0] / gy.row;
-    (0..gy.blocks * strips.len() * groups).into_par_iter().for_each(|task| {
-        let (block, (first, count)) = (task / groups / strips.len(), strips[task / groups % strips.len()]);
-        let outputs = task % groups * channels..(task % groups * channels + channels).min(gy.shape.c);
-        let row = first * down / x.grid().row;
-        x.with_strip(level, block, row, |x| {
-            let y = y.from(block * gy.block + outputs.start * gy.plane);
-            let strip =
-                Strip { x, rows: first..first + count, outputs: outputs.clone(), y, around: around.of_block(block) };
-            compute(&strip);
-            if !add {
-                let rows = match gy.lanes {
-                    1 => 0..gy.shape.h,
-                    _ => first * spread..((first + count) * spread).min(gy.shape.h),
-                };
-                // SAFETY: the planes and rows are this task's.
-                (0..outputs.len()).for_each(|o| unsafe { gy.clear_halo_of_rows(y.add(o * gy.plane), rows.clone()) });
-            }
-        });
-    });
-}
-
 /// Both kernels add a sum's products in one order, that of inputs and taps: which one runs never changes a bit.
 #[allow(clippy::too_many_arguments)]
 fn correlate(
@@ -444,7 +226,7 @@ impl Cpu {
         };
         let shifts = first_pixel(level, layer, x, view, &stencil, around);
         let mut sums = vec![[Line::default(); 2]; gy.blocks * gy.shape.c * gy.shape.h];
-        let rows = RowSums { shifts: &shifts, sums: sums.as_mut_ptr(), rows: gy.shape.h };
+        let rows = RowSums::new(&shifts, &mut sums, gy.shape.h);
         correlate(level, layer, x, view, &[stencil], Around { rows: Some(rows), ..around }, (to, gy), false);
         let of_channel = |c: usize| {
             let rows_of = |b: usize| &sums[(b * gy.shape.c + c) * gy.shape.h..][..gy.shape.h];

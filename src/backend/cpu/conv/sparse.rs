@@ -8,9 +8,12 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::around::{Around, Finish, pixel};
 use super::operand::Operand;
+use super::row_sums::Tally;
+use super::strips::{Strip, each_strip};
 use super::tiles::pieces;
-use super::{Around, Direction, Finish, Stencil, Strip, Tally, View, each_strip, pixel};
+use super::{Direction, Stencil, View};
 use crate::backend::cpu::grid::{Grid, Write};
 use crate::backend::cpu::masks::Layer;
 use crate::backend::cpu::simd::{LANES, Lanes, Level, dispatch};
