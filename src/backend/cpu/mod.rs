@@ -36,6 +36,8 @@ pub struct Cpu {
     memory: Memory,
     /// What a convolution of a single image sees, where it does not lie as its output does.
     copies: Vec<f32>,
+    /// Whether plans may fuse batch norms with convolutions; they may not only to compare.
+    fuses: bool,
     layers: Vec<Layer>,
     step: StepState,
     level: Level,
@@ -51,13 +53,20 @@ impl Cpu {
     /// As [`Cpu::new`], with the kernels of one instruction set, which the machine must have.
     pub(crate) fn with_level(level: Level) -> Self {
         let step = StepState { seed: 0, step: 0, statistics_momentum: 0.1, extent: Extent::Dense };
-        Cpu { memory: Memory::default(), copies: vec![], layers: vec![], step, level, precision: Precision::F32 }
+        let precision = Precision::F32;
+        Cpu { memory: Memory::default(), copies: vec![], fuses: true, layers: vec![], step, level, precision }
     }
 
     /// The same in another precision. Memory stays f32: bf16 is for comparing with a device that has it, so results are computed as ever
     /// and rounded where that device stores them in bf16.
     pub fn with_precision(self, precision: Precision) -> Self {
         Cpu { precision, ..self }
+    }
+
+    /// The same, every step by itself.
+    #[cfg(test)]
+    pub(crate) fn without_fusing(self) -> Self {
+        Cpu { fuses: false, ..self }
     }
 
     /// Ends every method that writes a map: rounds what lies there to what the map's precision can hold.
@@ -159,7 +168,7 @@ impl Backend for Cpu {
 
     // Another precision rounds between the steps that fusing joins.
     fn fuses_batch_norm(&self) -> bool {
-        self.precision == Precision::F32
+        self.fuses && self.precision == Precision::F32
     }
 
     fn forms_operands(&self, shape: Shape) -> bool {

@@ -1,5 +1,7 @@
-//! Plans, checked by watching what they do: [`memory`] and [`precision`] on a backend that computes nothing, [`gradients`] in numbers.
+//! Plans, checked by watching what they do: [`memory`] and [`precision`] on a backend that computes nothing, [`gradients`] and [`fusion`] in
+//! numbers.
 
+mod fusion;
 mod gradients;
 mod memory;
 mod precision;
