@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use crate::backend::cpu::Cpu;
 use crate::backend::cpu::simd::LANES;
-use crate::backend::{Extent, StepState};
+use crate::backend::{Extent, StepState, on_pool};
 use crate::error::{Error, Result};
 use crate::graph::Mode;
 use crate::model::Model;
@@ -111,7 +111,7 @@ impl InferenceSession {
             }
         };
         // On a thread of the pool: from outside, every kernel would have to wake one up.
-        rayon::scope(|_| self.workers.par_iter().with_max_len(1).try_for_each(work))?;
+        on_pool(true, || self.workers.par_iter().with_max_len(1).try_for_each(work))?;
         drop(blocks);
         Ok(logits)
     }
