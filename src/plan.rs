@@ -3,8 +3,12 @@
 //! The plan is a flat list of steps with every address settled, so that replaying it takes no memory for values and decides nothing.
 //! All of it can be printed ([`Plan::table`], `cigl info --plan`) and tested without a device.
 
+mod arena;
+mod fusion;
+mod storage;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,9 +16,13 @@ use std::time::Instant;
 
 use crate::backend::{Backend, Map, Operand, Precision, Product, Sink, Span};
 use crate::error::Result;
-use crate::graph::{Graph, Mode, Node, NodeId};
-use crate::op::{Demand, Fusion, Io, Slot};
+use crate::graph::{Graph, Mode, NodeId};
+use crate::op::{Fusion, Io, Slot};
 use crate::shape::Shape;
+use arena::lay_out;
+use fusion::{Fused, absorbed};
+use storage::{halos, precisions};
+use trace::{Trace, shared_gradients};
 
 /// Places start at multiples of this many 4-byte words: one cache line, one vector.
 pub(crate) const ALIGNMENT: usize = 16;
@@ -165,7 +173,7 @@ impl Plan {
             let floats = node.op.as_ref().map_or(0, |op| op.workspace(&shapes));
             workspaces.push((floats > 0).then(|| {
                 let (own, read) = trace.value_live[i];
-                let first = fused.taken_by[i].map_or(own, |by| trace.value_live[by].0);
+                let first = fused.taken_by(i).map_or(own, |by| trace.value_live[by].0);
                 let until = trace.backward_step[i].unwrap_or(if fused.formed[i] { read } else { own });
                 let live = (first, if kept { steps - 1 } else { until });
                 place(i, Content::Workspace, Precision::F32, floats, live)
@@ -212,7 +220,7 @@ impl Plan {
                     fusion: Fusion {
                         operand: node.args.first().and_then(|a| operand(a.0)),
                         statistics: fused.statistics[step.node].and_then(batch_norm),
-                        has_statistics: fused.taken_by[step.node].is_some(),
+                        has_statistics: fused.taken_by(step.node).is_some(),
                         formed_later: fused.formed[step.node],
                     },
                     parameters: node.parameters.iter().map(|p| slots[p.0]).collect(),
@@ -386,282 +394,4 @@ impl fmt::Display for Plan {
             kb(self.peak)
         )
     }
-}
-
-/// The order of steps and who is alive when; no sizes yet.
-struct Trace {
-    order: Vec<TracedStep>,
-    backward_at: usize,
-    value_live: Vec<(usize, usize)>,
-    gradient_live: Vec<Option<(usize, usize)>>,
-    backward_step: Vec<Option<usize>>,
-}
-
-struct TracedStep {
-    node: usize,
-    pass: Pass,
-    /// One an argument: None without a gradient, else whether it adds.
-    grads: Vec<Option<bool>>,
-    add_parameters: Vec<bool>,
-}
-
-impl Trace {
-    fn new(graph: &Graph, loss: Option<NodeId>, absorbed: &[Option<(usize, usize)>]) -> Self {
-        let count = graph.nodes.len();
-        let mut order = Vec::new();
-        let mut value_live = vec![(0, 0); count];
-        let computed_by_others = |i: usize| absorbed.iter().any(|of| of.is_some_and(|(conv, _)| conv == i));
-        for (i, node) in graph.nodes.iter().enumerate() {
-            if node.op.is_some() && !computed_by_others(i) {
-                value_live[i] = (order.len(), order.len());
-                node.args.iter().for_each(|a| value_live[a.0].1 = order.len());
-                if let Some((conv, _)) = absorbed[i] {
-                    graph.nodes[conv].args.iter().for_each(|a| value_live[a.0].1 = order.len());
-                }
-                order.push(TracedStep { node: i, pass: Pass::Forward, grads: vec![], add_parameters: vec![] });
-            }
-        }
-        let backward_at = order.len();
-        let mut trace = Trace {
-            order,
-            backward_at,
-            value_live,
-            gradient_live: vec![None; count],
-            backward_step: vec![None; count],
-        };
-        if let Some(loss) = loss {
-            trace.walk_back(graph, loss);
-        }
-        trace
-    }
-
-    fn walk_back(&mut self, graph: &Graph, loss: NodeId) {
-        let learns = learns(graph);
-        let mut parameter_set = vec![false; graph.parameters.len()];
-        for i in (0..=loss.0).rev() {
-            let node = &graph.nodes[i];
-            let Some(op) = &node.op else { continue };
-            if !learns[i] || (i != loss.0 && self.gradient_live[i].is_none()) {
-                continue;
-            }
-            let now = self.order.len();
-            let grads = node
-                .args
-                .iter()
-                .enumerate()
-                .map(|(at, arg)| {
-                    (learns[arg.0] && op.differentiable(at)).then(|| {
-                        let add = self.gradient_live[arg.0].is_some();
-                        self.gradient_live[arg.0].get_or_insert((now, now)).1 = now;
-                        add
-                    })
-                })
-                .collect();
-            if let Some(live) = &mut self.gradient_live[i] {
-                live.1 = now;
-            }
-            if op.reads().args {
-                node.args.iter().for_each(|a| self.value_live[a.0].1 = now);
-            }
-            if op.reads().out {
-                self.value_live[i].1 = now;
-            }
-            let add_parameters =
-                node.parameters.iter().map(|p| std::mem::replace(&mut parameter_set[p.0], true)).collect();
-            self.backward_step[i] = Some(now);
-            self.order.push(TracedStep { node: i, pass: Pass::Backward, grads, add_parameters });
-        }
-    }
-}
-
-/// For each node the convolution that it computes itself, (node, argument): one whose value nobody else looks at.
-fn absorbed(graph: &Graph, keep: &[NodeId]) -> Vec<Option<(usize, usize)>> {
-    let mut readers = vec![0; graph.nodes.len()];
-    graph.nodes.iter().flat_map(|node| &node.args).for_each(|arg| readers[arg.0] += 1);
-    let is_convolution = |node: &Node| node.op.as_ref().is_some_and(|op| op.convolution().is_some());
-    let of = |node: &Node| {
-        let op = node.op.as_ref()?;
-        let mut args = node.args.iter().enumerate();
-        let fits = |&(at, arg): &(usize, &NodeId)| {
-            op.absorbs(at) && readers[arg.0] == 1 && !keep.contains(arg) && is_convolution(&graph.nodes[arg.0])
-        };
-        args.find(fits).map(|(at, arg)| (arg.0, at))
-    };
-    graph.nodes.iter().map(of).collect()
-}
-
-/// What steps share on devices that fuse convolutions with batch norms.
-struct Fused {
-    /// Batch norms whose results are not stored: their readers, convolutions of stride 1, form them.
-    formed: Vec<bool>,
-    /// For each node that computes a convolution the batch norm whose statistics it takes along.
-    statistics: Vec<Option<usize>>,
-    /// The inverse.
-    taken_by: Vec<Option<usize>>,
-}
-
-impl Fused {
-    fn new(graph: &Graph, keep: &[NodeId], absorbed: &[Option<(usize, usize)>], backend: &dyn Backend) -> Self {
-        let nodes = &graph.nodes;
-        let mut fused = Fused {
-            formed: vec![false; nodes.len()],
-            statistics: vec![None; nodes.len()],
-            taken_by: vec![None; nodes.len()],
-        };
-        if !backend.fuses_batch_norm() {
-            return fused;
-        }
-        let convolution = |i: usize| nodes[i].op.as_ref().and_then(|op| op.convolution());
-        for (i, node) in nodes.iter().enumerate() {
-            if !node.op.as_ref().is_some_and(|op| op.normalises_by_batch()) {
-                continue;
-            }
-            let x = node.args[0].0;
-            // The sum that computes a convolution takes its statistics when it has added the rest.
-            if fused.statistics[x].is_none() && (convolution(x).is_some() || absorbed[x].is_some()) {
-                fused.statistics[x] = Some(i);
-                fused.taken_by[i] = Some(x);
-            }
-            let mut readers = (0..nodes.len()).filter(|&r| nodes[r].args.contains(&NodeId(i))).peekable();
-            fused.formed[i] = node.args.len() == 1
-                && !keep.contains(&NodeId(i))
-                && backend.forms_operands(node.shape)
-                && readers.peek().is_some()
-                && readers.all(|r| convolution(r).is_some_and(|conv| conv.stride == 1));
-        }
-        fused
-    }
-}
-
-/// In whose place each node's gradient lies: its own, or, for a term of a sum, the sum's, whose gradient it is to begin with.
-///
-/// That takes no copy, as long as nobody adds to it what belongs to one of them while another is still to read it.
-fn shared_gradients(graph: &Graph, trace: &Trace) -> Vec<usize> {
-    let count = graph.nodes.len();
-    let mut shared: Vec<usize> = (0..count).collect();
-    let mut additions = vec![vec![]; count];
-    for (now, step) in trace.order.iter().enumerate() {
-        for (arg, add) in graph.nodes[step.node].args.iter().zip(&step.grads) {
-            if *add == Some(true) {
-                additions[arg.0].push(now);
-            }
-        }
-    }
-    for (now, step) in trace.order.iter().enumerate().skip(trace.backward_at) {
-        let node = &graph.nodes[step.node];
-        if !node.op.as_ref().is_some_and(|op| op.hands_gradient_on()) {
-            continue;
-        }
-        for (arg, add) in node.args.iter().zip(&step.grads) {
-            let Some(read) = trace.backward_step[arg.0].filter(|_| *add == Some(false)) else { continue };
-            let undisturbed = (0..count).filter(|&other| shared[other] == shared[step.node]).all(|other| {
-                let last = trace.backward_step[other].filter(|&step| step >= now);
-                last.is_none_or(|last| {
-                    additions[arg.0].iter().all(|&at| at > last)
-                        && additions[other].iter().all(|&at| at < now || at > read)
-                })
-            });
-            if undisturbed {
-                shared[arg.0] = shared[step.node];
-            }
-        }
-    }
-    shared
-}
-
-/// Whether a gradient at a node reaches a trainable parameter.
-fn learns(graph: &Graph) -> Vec<bool> {
-    let mut learns = vec![false; graph.nodes.len()];
-    for (i, node) in graph.nodes.iter().enumerate() {
-        let own = node.parameters.iter().any(|p| graph.parameters[*p].role.trainable());
-        let behind = |op: &dyn crate::op::Op| {
-            node.args.iter().enumerate().any(|(at, arg)| learns[arg.0] && op.differentiable(at))
-        };
-        learns[i] = own || node.op.as_deref().is_some_and(behind);
-    }
-    learns
-}
-
-struct Halos {
-    value: Vec<usize>,
-    gradient: Vec<usize>,
-}
-
-/// The zeros that the most demanding reader of each value and gradient wants.
-fn halos(graph: &Graph) -> Halos {
-    let mut halos = Halos { value: vec![0; graph.nodes.len()], gradient: vec![0; graph.nodes.len()] };
-    for (i, node) in graph.nodes.iter().enumerate() {
-        if let Some(op) = &node.op {
-            node.args.iter().for_each(|a| halos.value[a.0] = halos.value[a.0].max(op.halo()));
-            halos.gradient[i] = op.grad_halo();
-        }
-    }
-    halos
-}
-
-/// How each value is stored: in f32 where it is kept for the host, the loss reads it, or it goes into such a value without a
-/// convolution between; else, and wherever a convolution reads it, in the backend's precision.
-fn precisions(graph: &Graph, keep: &[NodeId], backends: Precision) -> Vec<Precision> {
-    let mut exact = vec![false; graph.nodes.len()];
-    let mut convolved = vec![false; graph.nodes.len()];
-    keep.iter().for_each(|node| exact[node.0] = true);
-    // Readers come after what they read, so that a node's demands are complete when it is its turn.
-    for (i, node) in graph.nodes.iter().enumerate().rev() {
-        exact[i] &= !convolved[i];
-        match node.op.as_ref().map(|op| op.demand()) {
-            Some(Demand::Exact) => node.args.iter().for_each(|a| exact[a.0] = true),
-            Some(Demand::AsResult) if exact[i] => node.args.iter().for_each(|a| exact[a.0] = true),
-            Some(Demand::Backends) => node.args.iter().for_each(|a| convolved[a.0] = true),
-            _ => (),
-        }
-    }
-    exact.into_iter().map(|exact| if exact { Precision::F32 } else { backends }).collect()
-}
-
-/// What places are sorted by.
-type Order<'a> = &'a dyn Fn(&Place) -> (usize, usize);
-
-/// Gives every place its offset. Returns the end of the arena and the live maximum.
-///
-/// No greedy order is best for all networks: these are tried, and the first with the lowest end is kept.
-fn lay_out(places: &mut [Place], base: usize) -> (usize, usize) {
-    let by_size = |p: &Place| (usize::MAX - p.len, p.live.0);
-    let by_start = |p: &Place| (p.live.0, usize::MAX - p.len);
-    let by_end = |p: &Place| (usize::MAX - p.live.1, usize::MAX - p.len);
-    let by_area = |p: &Place| (usize::MAX - p.len * (1 + p.live.1 - p.live.0), p.live.0);
-    let by_size_from_the_end = |p: &Place| (usize::MAX - p.len, usize::MAX - p.live.1);
-    let by_life = |p: &Place| (p.live.0 + usize::MAX / 2 - p.live.1, usize::MAX - p.len);
-    let orders: [Order; 6] = [&by_size, &by_start, &by_end, &by_area, &by_size_from_the_end, &by_life];
-    let tried = orders.into_iter().map(|order| first_fit(places, base, order));
-    let end_of = |at: &[usize]| places.iter().zip(at).map(|(p, at)| at + p.len).max().unwrap_or(base);
-    let best = tried.min_by_key(|at| end_of(at)).expect("there are orders to try");
-    places.iter_mut().zip(best).for_each(|(place, at)| place.at = at);
-    let end = places.iter().map(|p| p.at + p.len).max().unwrap_or(base).next_multiple_of(ALIGNMENT);
-    let steps = places.iter().map(|p| p.live.1 + 1).max().unwrap_or(0);
-    let alive = |t: usize| places.iter().filter(|p| p.live.0 <= t && t <= p.live.1).map(|p| p.len).sum();
-    (end, (0..steps).map(alive).max().unwrap_or(0))
-}
-
-/// The offset of each place when, in the given order, each takes the lowest one where nothing alive at the same time lies.
-fn first_fit(places: &[Place], base: usize, order: Order) -> Vec<usize> {
-    let mut queue: Vec<usize> = (0..places.len()).collect();
-    queue.sort_by_key(|&i| order(&places[i]));
-    let mut offsets = vec![base; places.len()];
-    for (done, &i) in queue.iter().enumerate() {
-        let (first, last) = places[i].live;
-        let mut near: Vec<(usize, usize)> = queue[..done]
-            .iter()
-            .map(|&j| (&places[j], offsets[j]))
-            .filter(|(p, _)| p.live.0 <= last && first <= p.live.1)
-            .map(|(p, at)| (at, at + p.len))
-            .collect();
-        near.sort_unstable();
-        for (from, to) in near {
-            if offsets[i] + places[i].len <= from {
-                break;
-            }
-            offsets[i] = offsets[i].max(to.next_multiple_of(ALIGNMENT));
-        }
-    }
-    offsets
 }
