@@ -99,6 +99,14 @@ impl Sums {
     }
 }
 
+/// Adds up the blocks of images in their order.
+fn over_blocks(grid: Grid, part: impl Fn(usize) -> Sums) -> [f64; 2] {
+    (0..grid.blocks).fold([0.0; 2], |sums, b| {
+        let [s, q] = part(b).total(grid.images(b));
+        [sums[0] + s, sums[1] + q]
+    })
+}
+
 /// Sums of x - shift and of its square, lane by lane. Shifting by a value of the channel keeps the variance exact when the mean is
 /// far larger than the spread.
 #[inline(always)]
@@ -165,28 +173,23 @@ pub(super) struct Moments {
 impl Moments {
     fn of(level: Level, x: &[f32], grid: Grid, channel: usize) -> Self {
         let shift = x[grid.at(0, channel, 0, 0)];
-        let mut sums = [0.0; 2];
-        for b in 0..grid.blocks {
-            let part = dispatch!(level, moments(
+        let sums = over_blocks(grid, |b| {
+            dispatch!(level, moments(
                 x: &[f32] = grid.plane_of(x, b, channel),
                 grid: Grid = grid,
                 shift: f32 = shift,
-            ) -> Sums);
-            let [s, q] = part.total(grid.images(b));
-            sums = [sums[0] + s, sums[1] + q];
-        }
+            ) -> Sums)
+        });
         Moments { shift, sums }
     }
 
-    /// From the sums of every row, lane by lane, as they come block after block.
+    /// From the sums of every row of a block, lane by lane.
     pub(super) fn of_rows<'a>(shift: f32, grid: Grid, rows_of: impl Fn(usize) -> &'a [[Line; 2]]) -> Self {
-        let mut sums = [0.0; 2];
-        for b in 0..grid.blocks {
+        let sums = over_blocks(grid, |b| {
             let mut part = Sums([[0.0; LANES]; 2]);
             rows_of(b).iter().for_each(|row| part.add(row.map(|line| line.0)));
-            let [s, q] = part.total(grid.images(b));
-            sums = [sums[0] + s, sums[1] + q];
-        }
+            part
+        });
         Moments { shift, sums }
     }
 }
@@ -369,19 +372,16 @@ impl Cpu {
             for (b, to) in dresidual_planes.into_iter().enumerate() {
                 plane(level, Identity, [(dy_of(b), gy)], to, gdr, gdr.write(dresidual.is_some_and(|sink| sink.add)));
             }
-            let mut sums = [0.0; 2];
-            for b in 0..gx.blocks {
-                let part = dispatch!(level, correlations(
+            let sums = over_blocks(gx, |b| {
+                dispatch!(level, correlations(
                     x: &[f32] = gx.plane_of(x, b, c),
                     gx: Grid = gx,
                     dy: &[f32] = dy_of(b),
                     gy: Grid = gy,
                     forward: Affine = forward,
                     mean: f32 = mean[c],
-                ) -> Sums);
-                let [s, q] = part.total(gx.images(b));
-                sums = [sums[0] + s, sums[1] + q];
-            }
+                ) -> Sums)
+            });
             let inverse_std = f64::from(inverse[c]);
             let (sum, product) = (sums[0], sums[1] * inverse_std);
             *ds = if dscale.add { *ds } else { 0.0 } + product as f32;
