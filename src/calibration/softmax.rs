@@ -70,32 +70,28 @@ pub fn exp_f64(x: f64) -> f64 {
 }
 
 /// ln x for a finite x >= 1, in f64 operations of a stated order: no library's logarithm is the same everywhere.
-///
-/// x = m 2^n with m in [sqrt(1/2), sqrt 2); with t = (m - 1) / (m + 1), ln m = 2 atanh t = 2 (t + t^3 / 3 + ... + t^17 / 17),
-/// truncated at less than 1e-15.
 pub fn ln(x: f32) -> f64 {
     /// sqrt(1/2)
     const HALF: u32 = 0x3F35_04F3;
     let n = (x.to_bits() - HALF) >> 23;
-    let m = f64::from(f32::from_bits(x.to_bits() - (n << 23)));
-    let t = (m - 1.0) / (m + 1.0);
-    let mut sum = 1.0 / 17.0;
-    for odd in [15.0, 13.0, 11.0, 9.0, 7.0, 5.0, 3.0, 1.0] {
-        sum = (t * t).mul_add(sum, 1.0 / odd);
-    }
-    (2.0 * t).mul_add(sum, f64::from(n) * std::f64::consts::LN_2)
+    ln_of(f64::from(f32::from_bits(x.to_bits() - (n << 23))), n)
 }
 
-/// ln x for a finite x >= 1 as [`ln`], of all of an f64's digits and without a branch.
+/// ln x for a finite x >= 1 as [`ln`], of all of an f64's digits.
 #[inline(always)]
 pub(super) fn ln_f64(x: f64) -> f64 {
     /// sqrt(1/2)
     const HALF: u64 = 0x3FE6_A09E_667F_3BCD;
     let n = (x.to_bits() - HALF) >> 52;
-    let m = f64::from_bits(x.to_bits() - (n << 52));
+    ln_of(f64::from_bits(x.to_bits() - (n << 52)), n as u32)
+}
+
+/// ln(m 2^n) for m in [sqrt(1/2), sqrt 2): with t = (m - 1) / (m + 1), ln m = 2 atanh t = 2 (t + t^3 / 3 + ... + t^17 / 17), truncated at less
+/// than 1e-15. Without a branch and written out, as in [`exp`], for vectors.
+#[inline(always)]
+fn ln_of(m: f64, n: u32) -> f64 {
     let t = (m - 1.0) / (m + 1.0);
     let square = t * t;
-    // Written out, as in `exp`.
     let sum = square.mul_add(1.0 / 17.0, 1.0 / 15.0);
     let sum = square.mul_add(sum, 1.0 / 13.0);
     let sum = square.mul_add(sum, 1.0 / 11.0);
@@ -104,7 +100,7 @@ pub(super) fn ln_f64(x: f64) -> f64 {
     let sum = square.mul_add(sum, 1.0 / 5.0);
     let sum = square.mul_add(sum, 1.0 / 3.0);
     let sum = square.mul_add(sum, 1.0);
-    (2.0 * t).mul_add(sum, f64::from(n as u32) * std::f64::consts::LN_2)
+    (2.0 * t).mul_add(sum, f64::from(n) * std::f64::consts::LN_2)
 }
 
 /// Softmax of one row: `probs[k] = exp(logits[k] - max) / sum`; returns the sum. Both slices have length C >= 1.
