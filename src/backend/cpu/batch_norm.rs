@@ -1,4 +1,4 @@
-//! Batch normalisation. A task owns a channel: its planes are read for the statistics and again, from cache, to be normalised.
+//! Batch normalisation. A task of the gradient owns a few channels: their planes are read for the sums and again, from cache, for dx.
 
 use rayon::prelude::*;
 
@@ -8,6 +8,9 @@ use super::memory::{Line, Place};
 use super::pointwise::{Identity, Pointwise, plane};
 use super::simd::{LANES, Lanes, Level, dispatch};
 use crate::backend::{BatchNorm, Map, Sink, Span};
+
+/// What the planes of a task may take of a cache. They are neighbours in memory: small ones by themselves would be read in short runs.
+const TASK_BYTES: usize = 512 * 1024;
 
 /// y = a x + b, rectified or not; with a second map x, plus that before.
 #[derive(Clone, Copy)]
@@ -79,6 +82,26 @@ impl Pointwise<2> for AffineGrad {
 unsafe fn gated<L: Lanes>(forward: Affine, x: L, dy: L) -> L {
     // SAFETY: the caller's.
     unsafe { if forward.relu { dy.where_positive(x.fma(L::splat(forward.a), L::splat(forward.b))) } else { dy } }
+}
+
+/// What the gradient of a batch norm is made of.
+struct Gradient<'a> {
+    level: Level,
+    x: (&'a [f32], Grid),
+    residual: Option<(&'a [f32], Grid)>,
+    dy: (&'a [f32], Grid),
+}
+
+impl Gradient<'_> {
+    /// dy of one block and channel; with a residual, what ReLU lets through of it, which `gated` holds: the shortcut gets it as well.
+    fn plane<'p>(&'p self, block: usize, channel: usize, forward: Affine, gated: &'p mut Vec<f32>) -> &'p [f32] {
+        let of = |(values, grid): (&'p [f32], Grid)| (grid.plane_of(values, block, channel), grid);
+        let (dy, grid) = of(self.dy);
+        let Some(residual) = self.residual else { return dy };
+        gated.resize(grid.plane, 0.0);
+        plane(self.level, ResidualGrad(forward), [of(self.x), of(residual), (dy, grid)], gated, grid, Write::Set);
+        gated
+    }
 }
 
 /// Two sums over one channel, in f64 over rows and f32 within.
@@ -215,48 +238,6 @@ impl Statistics<'_> {
 }
 
 impl Cpu {
-    /// With `anew` by statistics that are taken first, else by those that are there.
-    pub(super) fn normalise(&mut self, bn: &BatchNorm, y: Map, anew: bool) {
-        let (gx, gy, level, momentum) = (Grid::of(bn.x), Grid::of(y), self.level, self.step.statistics_momentum);
-        let residual_grid = bn.residual.map(Grid::of);
-        let [x, y, scale, shift, running_mean, running_variance, batch, residual] = self.memory.apart([
-            bn.x.range(),
-            y.range(),
-            bn.scale.range(),
-            bn.shift.range(),
-            bn.running_mean.range(),
-            bn.running_variance.range(),
-            bn.batch.range(),
-            bn.residual.map_or(0..0, |residual| residual.range()),
-        ]);
-        let (x, residual) = (&*x, &*residual);
-        let (means, inverses) = batch.split_at_mut(gx.shape.c);
-        let n = (gx.shape.n * gx.shape.pixels()) as f64;
-        gy.channels_mut(y)
-            .into_par_iter()
-            .zip(means.par_iter_mut().zip(inverses))
-            .zip(running_mean.par_iter_mut().zip(running_variance))
-            .enumerate()
-            .for_each(|(c, ((planes, (mean, inverse_std)), (running_mean, running_variance)))| {
-                if anew {
-                    let (mean, inverse_std) = (&mut *mean, &mut *inverse_std);
-                    let statistics = Statistics { mean, inverse_std, running_mean, running_variance };
-                    statistics.record(Moments::of(level, x, gx, c), n, bn.epsilon, momentum);
-                }
-                let f = affine(*mean, *inverse_std, scale[c], shift[c], bn.relu);
-                for (b, to) in planes.into_iter().enumerate() {
-                    let x = (gx.plane_of(x, b, c), gx);
-                    match residual_grid {
-                        Some(g) => plane(level, f, [x, (g.plane_of(residual, b, c), g)], to, gy, gy.write(false)),
-                        None => plane(level, f, [x], to, gy, gy.write(false)),
-                    }
-                    // The batch's statistics say nothing about padding images: a channel that is constant over the batch may
-                    // scale them by 1 / sqrt(epsilon), layer after layer, until they overflow and infinity times 0 is NaN.
-                    gy.clear_missing(b, to);
-                }
-            });
-    }
-
     /// The statistics alone.
     pub(super) fn take_statistics(&mut self, bn: &BatchNorm) {
         let (grid, level) = (Grid::of(bn.x), self.level);
@@ -298,10 +279,26 @@ impl Cpu {
 
     pub(super) fn normalise_by_running(&mut self, bn: &BatchNorm, y: Map) {
         let (affine, relu) = (self.running_affine(bn), bn.relu);
-        let (y, by_running) = (Sink { to: y, add: false }, |c: usize| Affine { a: affine[c].0, b: affine[c].1, relu });
+        self.normalise(bn, y, |c| Affine { a: affine[c].0, b: affine[c].1, relu });
+    }
+
+    /// By the batch's statistics, which are there.
+    pub(super) fn normalise_by_batch(&mut self, bn: &BatchNorm, y: Map) {
+        let affine = self.batch_affine(bn);
+        self.normalise(bn, y, |c| affine[c]);
+        // The batch's statistics say nothing about padding images: a channel that is constant over the batch may scale them by
+        // 1 / sqrt(epsilon), layer after layer, until they overflow and infinity times 0 is NaN.
+        let grid = Grid::of(y);
+        let last = grid.blocks - 1;
+        let planes = &mut self.memory.get_mut(y)[last * grid.block..];
+        planes.chunks_mut(grid.plane).for_each(|plane| grid.clear_missing(last, plane));
+    }
+
+    fn normalise(&mut self, bn: &BatchNorm, y: Map, affine: impl Fn(usize) -> Affine + Sync) {
+        let y = Sink { to: y, add: false };
         match bn.residual {
-            Some(residual) => self.pointwise([bn.x, residual], y, by_running),
-            None => self.pointwise([bn.x], y, by_running),
+            Some(residual) => self.pointwise([bn.x, residual], y, affine),
+            None => self.pointwise([bn.x], y, affine),
         }
     }
 
@@ -347,54 +344,61 @@ impl Cpu {
             dresidual.map_or(0..0, |sink| sink.to.range()),
         ]);
         let (x, dy, residual) = (&*x, &*dy, &*residual);
+        let gradient = Gradient { level, x: (x, gx), residual: residual_grid.map(|grid| (residual, grid)), dy: (dy, gy) };
         let (mean, inverse) = batch.split_at(gx.shape.c);
         let m = (gx.shape.n * gx.shape.pixels()) as f64;
-        let channels: Vec<_> = gdx.channels_mut(dx_values).into_iter().zip(gdr.channels_mut(dr)).collect();
-        let channels = channels.into_par_iter().zip(ds.par_iter_mut().zip(db)).enumerate();
-        channels.for_each(|(c, ((mut planes, dresidual_planes), (ds, db)))| {
-            let mut forward = affine(mean[c], inverse[c], scale[c], shift[c], bn.relu);
-            // With a residual, the gradient behind ReLU is needed as such: it is what the shortcut gets.
-            let gated: Vec<Vec<f32>> = match residual_grid {
-                Some(g) => {
-                    let gate = ResidualGrad(forward);
-                    forward.relu = false;
-                    let block = |b| {
-                        let (x, residual) = ((gx.plane_of(x, b, c), gx), (g.plane_of(residual, b, c), g));
-                        let mut to = vec![0.0; gy.plane];
-                        plane(level, gate, [x, residual, (gy.plane_of(dy, b, c), gy)], &mut to, gy, Write::Set);
-                        to
-                    };
-                    (0..gx.blocks).map(block).collect()
-                }
-                None => vec![],
+        let mut channels: Vec<_> = gdx.channels_mut(dx_values).into_iter().zip(gdr.channels_mut(dr)).collect();
+        let width = (TASK_BYTES / (gx.blocks * (gx.plane + gy.plane) * size_of::<f32>())).max(1);
+        let tasks = channels.par_chunks_mut(width).zip(ds.par_chunks_mut(width).zip(db.par_chunks_mut(width)));
+        tasks.enumerate().for_each(|(task, (channels, (ds, db)))| {
+            let forward = |i: usize| {
+                let c = task * width + i;
+                affine(mean[c], inverse[c], scale[c], shift[c], bn.relu)
             };
-            let dy_of = |b: usize| gated.get(b).map_or_else(|| gy.plane_of(dy, b, c), Vec::as_slice);
-            for (b, to) in dresidual_planes.into_iter().enumerate() {
-                plane(level, Identity, [(dy_of(b), gy)], to, gdr, gdr.write(dresidual.is_some_and(|sink| sink.add)));
+            // Behind a residual the gradient has passed ReLU already.
+            let before = |i: usize| Affine { relu: bn.relu && residual_grid.is_none(), ..forward(i) };
+            let mut gated = Vec::new();
+            let mut sums = vec![[0.0; 2]; channels.len()];
+            for b in 0..gx.blocks {
+                for (i, (_, dresidual_planes)) in channels.iter_mut().enumerate() {
+                    let c = task * width + i;
+                    let dy = gradient.plane(b, c, forward(i), &mut gated);
+                    if let Some(to) = dresidual_planes.get_mut(b) {
+                        let add = dresidual.is_some_and(|sink| sink.add);
+                        plane(level, Identity, [(dy, gy)], to, gdr, gdr.write(add));
+                    }
+                    let part = dispatch!(level, correlations(
+                        x: &[f32] = gx.plane_of(x, b, c),
+                        gx: Grid = gx,
+                        dy: &[f32] = dy,
+                        gy: Grid = gy,
+                        forward: Affine = before(i),
+                        mean: f32 = mean[c],
+                    ) -> Sums);
+                    sums[i].iter_mut().zip(part.total(gx.images(b))).for_each(|(sum, part)| *sum += part);
+                }
             }
-            let sums = over_blocks(gx, |b| {
-                dispatch!(level, correlations(
-                    x: &[f32] = gx.plane_of(x, b, c),
-                    gx: Grid = gx,
-                    dy: &[f32] = dy_of(b),
-                    gy: Grid = gy,
-                    forward: Affine = forward,
-                    mean: f32 = mean[c],
-                ) -> Sums)
+            let grads = sums.iter().enumerate().map(|(i, sums)| {
+                let c = task * width + i;
+                let inverse_std = f64::from(inverse[c]);
+                let (sum, product) = (sums[0], sums[1] * inverse_std);
+                ds[i] = if dscale.add { ds[i] } else { 0.0 } + product as f32;
+                db[i] = if dshift.add { db[i] } else { 0.0 } + sum as f32;
+                // dx = a (dy' - sum / m - x^ product / m), as a linear function of dy' and x.
+                let a = f64::from(scale[c]) * inverse_std;
+                let curve = -a * inverse_std * product / m;
+                let level_term = -a * sum / m - curve * f64::from(mean[c]);
+                AffineGrad { forward: before(i), slope: a as f32, curve: curve as f32, level: level_term as f32 }
             });
-            let inverse_std = f64::from(inverse[c]);
-            let (sum, product) = (sums[0], sums[1] * inverse_std);
-            *ds = if dscale.add { *ds } else { 0.0 } + product as f32;
-            *db = if dshift.add { *db } else { 0.0 } + sum as f32;
-            // dx = a (dy' - sum / m - x^ product / m), as a linear function of dy' and x.
-            let a = f64::from(scale[c]) * inverse_std;
-            let curve = -a * inverse_std * product / m;
-            let level_term = -a * sum / m - curve * f64::from(mean[c]);
-            let f = AffineGrad { forward, slope: a as f32, curve: curve as f32, level: level_term as f32 };
-            for (b, to) in planes.iter_mut().enumerate() {
-                let from = [(gx.plane_of(x, b, c), gx), (dy_of(b), gy)];
-                plane(level, f, from, to, gdx, gdx.write(dx.is_some_and(|sink| sink.add)));
-                gdx.clear_missing(b, to);
+            let grads: Vec<AffineGrad> = grads.collect();
+            for b in 0..gx.blocks {
+                for (i, (dx_planes, _)) in channels.iter_mut().enumerate() {
+                    let (c, Some(to)) = (task * width + i, dx_planes.get_mut(b)) else { continue };
+                    let dy = gradient.plane(b, c, forward(i), &mut gated);
+                    let from = [(gx.plane_of(x, b, c), gx), (dy, gy)];
+                    plane(level, grads[i], from, to, gdx, gdx.write(dx.is_some_and(|sink| sink.add)));
+                    gdx.clear_missing(b, to);
+                }
             }
         });
     }

@@ -194,7 +194,7 @@ impl Backend for Cpu {
     }
 
     fn batch_norm_by_batch(&mut self, bn: &BatchNorm, y: Map) -> Result<()> {
-        self.normalise(bn, y, false);
+        self.normalise_by_batch(bn, y);
         Ok(())
     }
 
@@ -255,7 +255,8 @@ impl Backend for Cpu {
     }
 
     fn batch_norm(&mut self, bn: &BatchNorm, y: Map) -> Result<()> {
-        self.normalise(bn, y, true);
+        self.take_statistics(bn);
+        self.normalise_by_batch(bn, y);
         self.store(y)
     }
 
