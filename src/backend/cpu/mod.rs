@@ -181,10 +181,7 @@ impl Backend for Cpu {
     }
 
     fn fused_conv2d_grad(&mut self, product: &Product, dy: Map, add: bool, dx: Option<Sink<Map>>) -> Result<()> {
-        self.convolve_grad_weight(product.x, dy, product.weight, product.conv, add);
-        if let Some(dx) = dx {
-            self.convolve_grad_input(dy, product.weight, product.conv, dx);
-        }
+        self.convolve_grad(product.x, dy, product.weight, product.conv, add, dx);
         Ok(())
     }
 
@@ -230,7 +227,7 @@ impl Backend for Cpu {
     }
 
     fn conv2d_grad_weight(&mut self, x: Map, dy: Map, w: Weight, conv: Conv, add: bool) -> Result<()> {
-        self.convolve_grad_weight(Operand::Stored(x), dy, w, conv, add);
+        self.convolve_grad(Operand::Stored(x), dy, w, conv, add, None);
         Ok(())
     }
 

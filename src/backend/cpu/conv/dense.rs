@@ -4,14 +4,15 @@
 //! 8 loads, so the kernel is bound by arithmetic as long as inputs come from L2. Input rows are reused over all output channels
 //! before the next row.
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 
-use super::around::{Around, Finish, pixel};
-use super::operand::Operand;
+use super::around::{Finish, pixel};
 use super::row_sums::Tally;
-use super::strips::{Strip, each_strip};
+use super::strips::Strip;
 use super::{Direction, Stencil, View};
-use crate::backend::cpu::grid::{Grid, Write};
+use crate::backend::cpu::grid::Write;
 use crate::backend::cpu::simd::{LANES, Lanes, Level, dispatch};
 
 /// Output channels in registers.
@@ -25,7 +26,7 @@ pub(super) struct Packed {
 
 /// The packed weights of one layer, for each direction and stencils they are used in, until they change.
 #[derive(Default)]
-pub(in crate::backend::cpu) struct PackedWeights(Vec<(Direction, Vec<Vec<usize>>, Packed)>);
+pub(in crate::backend::cpu) struct PackedWeights(Vec<(Direction, Vec<Vec<usize>>, Arc<Packed>)>);
 
 impl PackedWeights {
     /// Forgets old effective weights.
@@ -33,18 +34,18 @@ impl PackedWeights {
         self.0.clear();
     }
 
-    pub(super) fn get(&mut self, view: View, stencils: &[Stencil], values: &[f32]) -> &Packed {
+    pub(super) fn get(&mut self, view: View, stencils: &[Stencil], values: &[f32]) -> Arc<Packed> {
         let positions = |stencil: &Stencil| stencil.taps.iter().map(|tap| tap.position).collect();
         let positions: Vec<Vec<usize>> = stencils.iter().map(positions).collect();
-        let known = |(direction, taps, _): &(Direction, Vec<Vec<usize>>, Packed)| {
+        let known = |(direction, taps, _): &(Direction, Vec<Vec<usize>>, Arc<Packed>)| {
             *direction == view.direction && *taps == positions
         };
         let at = self.0.iter().position(known).unwrap_or_else(|| {
             let packed = pack(view, stencils, values);
-            self.0.push((view.direction, positions, packed));
+            self.0.push((view.direction, positions, Arc::new(packed)));
             self.0.len() - 1
         });
-        &self.0[at].2
+        self.0[at].2.clone()
     }
 }
 
@@ -68,31 +69,29 @@ fn pack(view: View, stencils: &[Stencil], values: &[f32]) -> Packed {
     Packed { inputs: view.inputs(), classes: stencils.iter().map(pack_class).collect() }
 }
 
-pub(super) fn correlate(
+/// The sums of one strip.
+pub(super) fn compute(
     level: Level,
-    packed: &Packed,
-    x: Operand,
     stencils: &[Stencil],
-    around: Around,
-    (y, gy): (&mut [f32], Grid),
-    add: bool,
+    packed: &Packed,
+    strip: &Strip,
+    [x_plane, y_plane]: [usize; 2],
+    write: Write,
 ) {
-    each_strip(level, x, stencils, (y, gy), add, around, |strip| {
-        for (stencil, weights) in stencils.iter().zip(&packed.classes) {
-            let per_group = packed.inputs * stencil.taps.len();
-            let weights = &weights[strip.outputs.start / OUT * per_group..];
-            assert!(weights.len() >= strip.outputs.len().div_ceil(OUT) * per_group);
-            dispatch!(level, run(
-                stencil: &Stencil = stencil,
-                inputs: usize = packed.inputs,
-                weights: &[[f32; OUT]] = weights,
-                strip: &Strip<'_> = strip,
-                x_plane: usize = x.grid().plane,
-                y_plane: usize = gy.plane,
-                write: Write = gy.write(add),
-            ));
-        }
-    });
+    for (stencil, weights) in stencils.iter().zip(&packed.classes) {
+        let per_group = packed.inputs * stencil.taps.len();
+        let weights = &weights[strip.outputs.start / OUT * per_group..];
+        assert!(weights.len() >= strip.outputs.len().div_ceil(OUT) * per_group);
+        dispatch!(level, run(
+            stencil: &Stencil = stencil,
+            inputs: usize = packed.inputs,
+            weights: &[[f32; OUT]] = weights,
+            strip: &Strip<'_> = strip,
+            x_plane: usize = x_plane,
+            y_plane: usize = y_plane,
+            write: Write = write,
+        ));
+    }
 }
 
 /// # Safety

@@ -4,6 +4,7 @@
 //! offsets. [`dense`] runs it with every weight, [`sparse`] with those of an index, both also on a [`single`] image.
 
 mod around;
+mod correlation;
 mod crossover;
 mod dense;
 mod operand;
@@ -32,8 +33,10 @@ use super::simd::{LANES, Level};
 use crate::backend::{self, BatchNorm, Conv, Extent, Map, Product, Sink, Weight};
 use crate::shape::Shape;
 use around::Around;
+use correlation::Correlation;
 use operand::{Operand, STRIP};
 use row_sums::RowSums;
+use weight_grad::WeightGrad;
 
 /// Whether products of stride 1 form normalised operands of this shape rather than read stored ones: maps that no cache holds.
 pub(super) fn forms_operands(shape: Shape) -> bool {
@@ -153,26 +156,6 @@ impl View {
     }
 }
 
-/// Both kernels add a sum's products in one order, that of inputs and taps: which one runs never changes a bit.
-#[allow(clippy::too_many_arguments)]
-fn correlate(
-    level: Level,
-    layer: &mut Layer,
-    x: Operand,
-    view: View,
-    stencils: &[Stencil],
-    around: Around,
-    y: (&mut [f32], Grid),
-    add: bool,
-) {
-    if layer.runs_sparse(level, view.stride) {
-        sparse::correlate(level, layer, view, x, stencils, around, y, add);
-    } else {
-        let packed = layer.packed.get(view, stencils, &layer.effective);
-        dense::correlate(level, packed, x, stencils, around, y, add);
-    }
-}
-
 /// An operand as the kernels of a layer read it.
 fn operand<'a>(
     x: backend::Operand,
@@ -196,7 +179,8 @@ fn first_pixel(level: Level, layer: &mut Layer, x: Operand, view: View, stencil:
     let pixel = Grid::new(Shape::images(1, view.outputs(), 1, 1), 0);
     let stencil = Stencil { rows: 1, cols: 1, y_at: 0, y_step: [LANES, LANES], ..stencil.clone() };
     let mut values = vec![Line::default(); view.outputs()];
-    correlate(level, layer, x, view, &[stencil], around, (bytemuck::cast_slice_mut(&mut values), pixel), false);
+    let to = (bytemuck::cast_slice_mut(&mut values), pixel);
+    Correlation::new(level, layer, x, view, &[stencil], around, to, false).run_all();
     values.iter().map(|images| images.0[0]).collect()
 }
 
@@ -221,13 +205,14 @@ impl Cpu {
         let around = Around { start: residual.map(|map| (&*values, Grid::of(map))), ..Around::default() };
         let (layer, level) = (&mut self.layers[weight.layer], self.level);
         let Some(bn) = product.statistics else {
-            correlate(level, layer, x, view, &[stencil], around, (to, gy), false);
+            Correlation::new(level, layer, x, view, &[stencil], around, (to, gy), false).run_all();
             return;
         };
         let shifts = first_pixel(level, layer, x, view, &stencil, around);
         let mut sums = vec![[Line::default(); 2]; gy.blocks * gy.shape.c * gy.shape.h];
         let rows = RowSums::new(&shifts, &mut sums, gy.shape.h);
-        correlate(level, layer, x, view, &[stencil], Around { rows: Some(rows), ..around }, (to, gy), false);
+        let around = Around { rows: Some(rows), ..around };
+        Correlation::new(level, layer, x, view, &[stencil], around, (to, gy), false).run_all();
         let of_channel = |c: usize| {
             let rows_of = |b: usize| &sums[(b * gy.shape.c + c) * gy.shape.h..][..gy.shape.h];
             Moments::of_rows(shifts[c], gy, rows_of)
@@ -254,7 +239,7 @@ impl Cpu {
         let (layer, level) = (&mut self.layers[w.layer], self.level);
         let x = Operand::stored(from, Grid::of(x));
         let (x, stencil) = single::seen(x, Grid::of(y), w.kernel, conv, &mut self.copies);
-        correlate(level, layer, x, view, &[stencil], around, (to, Grid::of(y)), false);
+        Correlation::new(level, layer, x, view, &[stencil], around, (to, Grid::of(y)), false).run_all();
     }
 
     pub(super) fn convolve_grad_input(&mut self, dy: Map, w: Weight, conv: Conv, dx: Sink<Map>) {
@@ -263,21 +248,45 @@ impl Cpu {
         let view = View { weight: w, stride: conv.stride, direction: Direction::Transposed };
         let [from, to] = self.memory.apart([dy.range(), dx.to.range()]);
         let (layer, level) = (&mut self.layers[w.layer], self.level);
-        correlate(level, layer, Operand::stored(from, gy), view, &stencils, Around::default(), (to, gx), dx.add);
+        let dy = Operand::stored(from, gy);
+        Correlation::new(level, layer, dy, view, &stencils, Around::default(), (to, gx), dx.add).run_all();
     }
 
-    pub(super) fn convolve_grad_weight(&mut self, x: backend::Operand, dy: Map, w: Weight, conv: Conv, add: bool) {
+    /// dw and, if it is asked for, dx. A block of images gives to both before the next one's turn: what they read of dy is in cache the
+    /// second time.
+    pub(super) fn convolve_grad(
+        &mut self,
+        x: backend::Operand,
+        dy: Map,
+        w: Weight,
+        conv: Conv,
+        add: bool,
+        dx: Option<Sink<Map>>,
+    ) {
         let (affine, gy, level) = (self.affine_of(x), Grid::of(dy), self.level);
-        let [from, dy, dw] = self.memory.apart([x.map().range(), dy.range(), w.grad.range()]);
-        let x = operand(x, from, &affine, w, conv);
-        let stencil = Stencil::forward(x.grid(), gy, w.kernel, conv);
+        let places = [x.map().range(), dy.range(), w.grad.range(), dx.map_or(0..0, |dx| dx.to.range())];
+        let [from, dy, dw, to] = self.memory.apart(places);
+        let (x, dy) = (operand(x, from, &affine, w, conv), &*dy);
         let layer = &mut self.layers[w.layer];
-        if self.step.extent == Extent::Active && layer.runs_sparse(level, conv.stride) {
-            let view = View { weight: w, stride: conv.stride, direction: Direction::Forward };
-            let index = layer.index.index(view, x.grid(), std::slice::from_ref(&stencil), &layer.mask);
-            weight_grad::active(level, index, &stencil, x, (dy, gy), dw, add);
-        } else {
-            weight_grad::dense(level, w, &stencil, x, (dy, gy), dw, add);
-        }
+        let forward = Stencil::forward(x.grid(), gy, w.kernel, conv);
+        let view = View { weight: w, stride: conv.stride, direction: Direction::Forward };
+        let dx = dx.map(|dx| {
+            let gx = Grid::of(dx.to);
+            let stencils = Stencil::input_gradient(gy, gx, w.kernel, conv);
+            let view = View { direction: Direction::Transposed, ..view };
+            let dy = Operand::stored(dy, gy);
+            Correlation::new(level, layer, dy, view, &stencils, Around::default(), (to, gx), dx.add)
+        });
+        let index = (self.step.extent == Extent::Active && layer.runs_sparse(level, conv.stride))
+            .then(|| layer.index.index(view, x.grid(), std::slice::from_ref(&forward), &layer.mask));
+        let grad = WeightGrad::new(level, w, index, &forward, x, (dy, gy));
+        let sums = match &dx {
+            Some(dx) => grad.run_beside(dx.per_block(), |task| {
+                // SAFETY: each is run once.
+                unsafe { dx.run(task) }
+            }),
+            None => grad.run_beside(0, |_| ()),
+        };
+        grad.add_up(&sums, dw, add);
     }
 }

@@ -5,17 +5,16 @@
 //! changes; the random mask only changes which values are taken along.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::around::{Around, Finish, pixel};
-use super::operand::Operand;
+use super::around::{Finish, pixel};
 use super::row_sums::Tally;
-use super::strips::{Strip, each_strip};
+use super::strips::Strip;
 use super::tiles::pieces;
 use super::{Direction, Stencil, View};
 use crate::backend::cpu::grid::{Grid, Write};
-use crate::backend::cpu::masks::Layer;
 use crate::backend::cpu::simd::{LANES, Lanes, Level, dispatch};
 use crate::bitmask::BitMask;
 
@@ -76,12 +75,15 @@ pub(in crate::backend::cpu) struct SparseIndex {
     built: Vec<Built>,
 }
 
+/// The blocks of each class.
+pub(super) type Gathered = Arc<Vec<Vec<Block>>>;
+
 struct Built {
     geometry: Geometry,
     /// Follows from M.
-    index: Index,
+    index: Arc<Index>,
     /// Follows from the effective weights: a list for each class.
-    gathered: Option<Vec<Vec<Block>>>,
+    gathered: Option<Gathered>,
 }
 
 impl SparseIndex {
@@ -99,26 +101,31 @@ impl SparseIndex {
         let offsets = stencils.iter().flat_map(|s| s.taps.iter().map(|t| t.offset)).collect();
         let geometry = (view.direction, x.plane, x.row, x.halo, offsets);
         let at = self.built.iter().position(|built| built.geometry == geometry).unwrap_or_else(|| {
-            self.built.push(Built { geometry, index: build(view, x, stencils, mask), gathered: None });
+            self.built.push(Built { geometry, index: Arc::new(build(view, x, stencils, mask)), gathered: None });
             self.built.len() - 1
         });
         &mut self.built[at]
     }
 
     /// Where the weights inside M look, built at first use after M changed.
-    pub(super) fn index(&mut self, view: View, x: Grid, stencils: &[Stencil], mask: &BitMask) -> &Index {
-        &self.at(view, x, stencils, mask).index
+    pub(super) fn index(&mut self, view: View, x: Grid, stencils: &[Stencil], mask: &BitMask) -> Arc<Index> {
+        self.at(view, x, stencils, mask).index.clone()
     }
 
     /// The effective weights that are not zero, gathered at first use after they changed.
-    fn weights(&mut self, view: View, x: Grid, stencils: &[Stencil], mask: &BitMask, values: &[f32]) -> &[Vec<Block>] {
+    pub(super) fn weights(
+        &mut self,
+        view: View,
+        x: Grid,
+        stencils: &[Stencil],
+        mask: &BitMask,
+        values: &[f32],
+    ) -> Gathered {
         let Built { index, gathered, .. } = self.at(view, x, stencils, mask);
-        gathered.get_or_insert_with(|| {
-            let blocks = |class: &ClassIndex| -> Vec<Block> {
-                (0..index.blocks).into_par_iter().map(|block| Block::gather(index, class, block, values)).collect()
-            };
-            index.classes.iter().map(blocks).collect()
-        })
+        let blocks = |class: &ClassIndex| -> Vec<Block> {
+            (0..index.blocks).into_par_iter().map(|block| Block::gather(index, class, block, values)).collect()
+        };
+        gathered.get_or_insert_with(|| Arc::new(index.classes.iter().map(blocks).collect())).clone()
     }
 }
 
@@ -173,7 +180,7 @@ struct Nonzero {
 }
 
 /// One block of a class: the weights of output o are `weights[first[o]..first[o + 1]]`.
-struct Block {
+pub(super) struct Block {
     first: Vec<u32>,
     weights: Vec<Nonzero>,
 }
@@ -198,32 +205,24 @@ impl Block {
     }
 }
 
-#[allow(clippy::too_many_arguments)]
-pub(super) fn correlate(
+/// The sums of one strip; `gathered` has the blocks of each stencil.
+pub(super) fn compute(
     level: Level,
-    layer: &mut Layer,
-    view: View,
-    x: Operand,
     stencils: &[Stencil],
-    around: Around,
-    (y, gy): (&mut [f32], Grid),
-    add: bool,
+    gathered: &[Vec<Block>],
+    strip: &Strip,
+    y_plane: usize,
+    write: Write,
 ) {
-    let Layer { index, mask, effective, .. } = layer;
-    let folded = (gy.lanes == 1).then(|| stencils.iter().map(|stencil| stencil.folded(gy)).collect::<Vec<_>>());
-    let stencils = folded.as_deref().unwrap_or(stencils);
-    let gathered = index.weights(view, x.grid(), stencils, mask, effective);
-    each_strip(level, x, stencils, (y, gy), add, around, |strip| {
-        for (stencil, blocks) in stencils.iter().zip(gathered) {
-            dispatch!(level, run(
-                stencil: &Stencil = stencil,
-                blocks: &[Block] = blocks,
-                strip: &Strip<'_> = strip,
-                y_plane: usize = gy.plane,
-                write: Write = gy.write(add),
-            ));
-        }
-    });
+    for (stencil, blocks) in stencils.iter().zip(gathered) {
+        dispatch!(level, run(
+            stencil: &Stencil = stencil,
+            blocks: &[Block] = blocks,
+            strip: &Strip<'_> = strip,
+            y_plane: usize = y_plane,
+            write: Write = write,
+        ));
+    }
 }
 
 /// # Safety

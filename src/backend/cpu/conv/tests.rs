@@ -40,6 +40,7 @@ fn passes(level: Level, sparse: bool, [c, o, k, side, stride]: [usize; 5]) -> [V
     let mut draws = Stream::new(3, Domain::InitialMask, 0, 0);
     layer.set_mask(BitMask::from_fn(len, |_| draws.uniform() < 0.3));
     let values: Vec<f32> = bytemuck::cast_slice(&noise(len, 4))[..len].to_vec();
+    layer.prefer(sparse);
     layer.apply(Effective::Deterministic, &values, None, Precision::F32, level);
     let (x, dy) = (map(gx, 1), map(gy, 2));
     let [x, dy] = [&x, &dy].map(|lines| bytemuck::cast_slice::<_, f32>(lines));
@@ -54,20 +55,12 @@ fn passes(level: Level, sparse: bool, [c, o, k, side, stride]: [usize; 5]) -> [V
     ] {
         let (view, to) = (View { weight, stride, direction }, (bytemuck::cast_slice_mut(to), gt));
         let from = Operand::stored(from, gf);
-        if sparse {
-            sparse::correlate(level, &mut layer, view, from, stencils, Around::default(), to, true);
-        } else {
-            let packed = layer.packed.get(view, stencils, &layer.effective);
-            dense::correlate(level, packed, from, stencils, Around::default(), to, true);
-        }
+        Correlation::new(level, &mut layer, from, view, stencils, Around::default(), to, true).run_all();
     }
-    if sparse {
-        let view = View { weight, stride, direction: Direction::Forward };
-        let index = layer.index.index(view, gx, std::slice::from_ref(&forward), &layer.mask);
-        weight_grad::active(level, index, &forward, Operand::stored(x, gx), (dy, gy), &mut dw, true);
-    } else {
-        weight_grad::dense(level, weight, &forward, Operand::stored(x, gx), (dy, gy), &mut dw, true);
-    }
+    let view = View { weight, stride, direction: Direction::Forward };
+    let index = sparse.then(|| layer.index.index(view, gx, std::slice::from_ref(&forward), &layer.mask));
+    let grad = WeightGrad::new(level, weight, index, &forward, Operand::stored(x, gx), (dy, gy));
+    grad.add_up(&grad.run_beside(0, |_| ()), &mut dw, true);
     let inside = (0..len).filter(|&i| layer.mask.get(i)).map(|i| dw[i]).collect();
     [bytemuck::cast_slice(&y).to_vec(), bytemuck::cast_slice(&dx).to_vec(), inside]
 }

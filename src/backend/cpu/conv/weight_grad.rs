@@ -5,13 +5,14 @@
 //! once; the folds are then added in their order, however many tasks there were.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::Stencil;
 use super::operand::Operand;
 use super::sparse::{Entry, Index};
 use super::tiles::pieces;
+use super::{Stencil, Tap};
 use crate::backend::Weight;
 use crate::backend::cpu::grid::Grid;
 use crate::backend::cpu::memory::Line;
@@ -114,72 +115,128 @@ fn tiles(stencil: &Stencil, x: Operand, gy: Grid) -> (Vec<Tile>, usize) {
     (all, per_block)
 }
 
-/// The gradient of every weight.
-pub(super) fn dense(
-    level: Level,
+/// The gradient of a layer's weights, in tasks: every fold of every chunk of outputs.
+pub(super) struct WeightGrad<'a> {
+    walk: Walk<'a>,
     weight: Weight,
-    stencil: &Stencil,
-    x: Operand,
-    dy: (&[f32], Grid),
-    dw: &mut [f32],
-    add: bool,
-) {
-    let (tiles, per_block) = tiles(stencil, x, dy.1);
-    let walk = Walk::new(level, stencil, x, dy);
-    let per_output = weight.len() / weight.out_channels;
-    let (taps, plane) = (&stencil.taps, x.grid().plane);
-    // In the order of (input, tap): neighbouring taps of one channel share their cache lines.
-    let inputs = 0..weight.in_channels;
-    let of_channel = |channel| {
-        taps.iter()
-            .map(move |tap| Entry::new(channel * plane + tap.offset, tap.position * weight.in_channels + channel))
-    };
-    let entries: Vec<Entry> = inputs.flat_map(of_channel).collect();
-    let [group, _] = products_at_once(level == Level::Avx512);
-    let chunks = Chunks::new(&tiles, per_block, weight.out_channels, group);
-    let sums = chunks.for_each_task(|fold, outputs| dense_outputs(walk, fold, &entries, outputs));
-    dw.par_chunks_mut(chunks.outputs * per_output).enumerate().for_each(|(chunk, dw)| {
-        if !add {
-            dw.fill(0.0);
-        }
-        for sums in chunks.of(&sums, chunk) {
-            dw.iter_mut().zip(sums).for_each(|(to, sum)| *to += sum);
-        }
-    });
-}
-
-/// The division of a weight gradient into tasks: every fold of every chunk of outputs.
-struct Chunks<'a> {
-    folds: Vec<&'a [Tile]>,
-    all_outputs: usize,
+    weights: Weights,
+    tiles: Vec<Tile>,
+    folds: Vec<Range<usize>>,
     /// Outputs of a chunk, but the last.
     outputs: usize,
-    count: usize,
+    chunks: usize,
+    blocks: usize,
 }
 
-impl<'a> Chunks<'a> {
-    /// Chunks of a multiple of `group` outputs.
-    fn new(tiles: &'a [Tile], per_block: usize, all_outputs: usize, group: usize) -> Self {
-        let runs = if per_block < FOLD { tiles.chunks(tiles.len().max(1)) } else { tiles.chunks(per_block) };
-        let folds: Vec<&[Tile]> = runs.flat_map(|run| run.chunks(FOLD)).collect();
-        let outputs = all_outputs.div_ceil(TASKS.div_ceil(folds.len().max(1))).next_multiple_of(group);
-        Chunks { folds, all_outputs, outputs, count: all_outputs.div_ceil(outputs) }
-    }
+/// Which weights get one.
+enum Weights {
+    /// Those of an index; other elements are left as they are.
+    Active(Arc<Index>),
+    /// All, in the order of (input, tap): neighbouring taps of one channel share their cache lines.
+    All(Vec<Entry>),
+}
 
-    /// What each task returns, by fold and chunk.
-    fn for_each_task<T: Send>(&self, task: impl Fn(&[Tile], Range<usize>) -> T + Sync) -> Vec<T> {
-        let tasks = (0..self.folds.len() * self.count).into_par_iter().with_max_len(1);
-        tasks
-            .map(|i| {
-                let first = i % self.count * self.outputs;
-                task(self.folds[i / self.count], first..(first + self.outputs).min(self.all_outputs))
+/// What a thread does next.
+enum Task {
+    WeightGrad(usize),
+    Beside(usize),
+}
+
+impl<'a> WeightGrad<'a> {
+    /// Of the weights of `index`, or of all.
+    pub(super) fn new(
+        level: Level,
+        weight: Weight,
+        index: Option<Arc<Index>>,
+        stencil: &Stencil,
+        x: Operand<'a>,
+        dy: (&'a [f32], Grid),
+    ) -> Self {
+        let (tiles, per_block) = tiles(stencil, x, dy.1);
+        let run = if per_block < FOLD { tiles.len().max(1) } else { per_block };
+        let folds: Vec<_> = (0..tiles.len())
+            .step_by(run)
+            .flat_map(|start| {
+                let end = (start + run).min(tiles.len());
+                (start..end).step_by(FOLD).map(move |at| at..(at + FOLD).min(end))
             })
-            .collect()
+            .collect();
+        let (weights, group) = match index {
+            Some(index) => (Weights::Active(index), 1),
+            None => {
+                let plane = x.grid().plane;
+                let of_channel = |channel| {
+                    let entry = move |tap: &Tap| {
+                        Entry::new(channel * plane + tap.offset, tap.position * weight.in_channels + channel)
+                    };
+                    stencil.taps.iter().map(entry)
+                };
+                let [group, _] = products_at_once(level == Level::Avx512);
+                (Weights::All((0..weight.in_channels).flat_map(of_channel).collect()), group)
+            }
+        };
+        let outputs = weight.out_channels.div_ceil(TASKS.div_ceil(folds.len().max(1))).next_multiple_of(group);
+        let (walk, chunks) = (Walk::new(level, stencil, x, dy), weight.out_channels.div_ceil(outputs));
+        WeightGrad { walk, weight, weights, tiles, folds, outputs, chunks, blocks: dy.1.blocks }
     }
 
-    /// The results of one chunk, by fold.
-    fn of<'b, T>(&self, results: &'b [T], chunk: usize) -> impl Iterator<Item = &'b T> {
-        results[chunk..].iter().step_by(self.count)
+    /// Does all tasks, and `beside` those of something else that has so many for each block of images: behind the last that the
+    /// block is read for here. Returns the sums of each task.
+    pub(super) fn run_beside(&self, per_block: usize, beside: impl Fn(usize) + Sync) -> Vec<Vec<f32>> {
+        let mut order = Vec::with_capacity(self.folds.len() * self.chunks + self.blocks * per_block);
+        let mut folds = self.folds.iter().enumerate().peekable();
+        for block in 0..self.blocks {
+            while let Some((fold, _)) = folds.next_if(|(_, fold)| self.tiles[fold.start].block <= block) {
+                order.extend((0..self.chunks).map(|chunk| Task::WeightGrad(fold * self.chunks + chunk)));
+            }
+            order.extend((block * per_block..(block + 1) * per_block).map(Task::Beside));
+        }
+        let run = |task: &Task| match *task {
+            Task::WeightGrad(task) => Some(self.run(task)),
+            Task::Beside(task) => {
+                beside(task);
+                None
+            }
+        };
+        order.par_iter().with_max_len(1).filter_map(run).collect()
+    }
+
+    fn run(&self, task: usize) -> Vec<f32> {
+        let (fold, first) = (&self.tiles[self.folds[task / self.chunks].clone()], task % self.chunks * self.outputs);
+        let outputs = first..(first + self.outputs).min(self.weight.out_channels);
+        match &self.weights {
+            Weights::Active(index) => active_outputs(self.walk, fold, index, outputs),
+            Weights::All(entries) => dense_outputs(self.walk, fold, entries, outputs),
+        }
+    }
+
+    /// Adds the sums of all folds to dw, or sets it to them.
+    pub(super) fn add_up(&self, sums: &[Vec<f32>], dw: &mut [f32], add: bool) {
+        let per_output = self.weight.len() / self.weight.out_channels;
+        dw.par_chunks_mut(self.outputs * per_output).enumerate().for_each(|(chunk, dw)| {
+            let sums = sums[chunk..].iter().step_by(self.chunks);
+            match &self.weights {
+                Weights::Active(index) => {
+                    let first = chunk * self.outputs;
+                    let entries = index.entries(first..first + dw.len() / per_output);
+                    let at: Vec<usize> = entries.map(|entry| entry.element as usize - first * per_output).collect();
+                    if !add {
+                        at.iter().for_each(|&at| dw[at] = 0.0);
+                    }
+                    for sums in sums {
+                        at.iter().zip(sums).for_each(|(&at, sum)| dw[at] += sum);
+                    }
+                }
+                Weights::All(_) => {
+                    if !add {
+                        dw.fill(0.0);
+                    }
+                    for sums in sums {
+                        dw.iter_mut().zip(sums).for_each(|(to, sum)| *to += sum);
+                    }
+                }
+            }
+        });
     }
 }
 
@@ -300,36 +357,6 @@ unsafe fn add_products<L: Lanes, const OUT: usize, const TAPS: usize>(
         }
         sums.iter_mut().zip(sum.as_flattened()).for_each(|(to, sum)| sum.store(to.0.as_mut_ptr()));
     }
-}
-
-/// The gradient of the weights in the index; other elements of `dw` are left as they are.
-pub(super) fn active(
-    level: Level,
-    index: &Index,
-    stencil: &Stencil,
-    x: Operand,
-    dy: (&[f32], Grid),
-    dw: &mut [f32],
-    add: bool,
-) {
-    let (tiles, per_block) = tiles(stencil, x, dy.1);
-    let walk = Walk::new(level, stencil, x, dy);
-    let outputs = dy.1.shape.c;
-    let per_output = dw.len() / outputs;
-    let chunks = Chunks::new(&tiles, per_block, outputs, 1);
-    let sums = chunks.for_each_task(|fold, outputs| active_outputs(walk, fold, index, outputs));
-    dw.par_chunks_mut(chunks.outputs * per_output).enumerate().for_each(|(chunk, dw)| {
-        let first = chunk * chunks.outputs;
-        let entries = || index.entries(first..first + dw.len() / per_output);
-        let at = |entry: &Entry| entry.element as usize - first * per_output;
-        let entries: Vec<usize> = entries().map(at).collect();
-        if !add {
-            entries.iter().for_each(|&at| dw[at] = 0.0);
-        }
-        for sums in chunks.of(&sums, chunk) {
-            entries.iter().zip(sums).for_each(|(&at, sum)| dw[at] += sum);
-        }
-    });
 }
 
 /// The sums of one fold, in the order of the index.
