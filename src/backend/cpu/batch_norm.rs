@@ -344,7 +344,8 @@ impl Cpu {
             dresidual.map_or(0..0, |sink| sink.to.range()),
         ]);
         let (x, dy, residual) = (&*x, &*dy, &*residual);
-        let gradient = Gradient { level, x: (x, gx), residual: residual_grid.map(|grid| (residual, grid)), dy: (dy, gy) };
+        let gradient =
+            Gradient { level, x: (x, gx), residual: residual_grid.map(|grid| (residual, grid)), dy: (dy, gy) };
         let (mean, inverse) = batch.split_at(gx.shape.c);
         let m = (gx.shape.n * gx.shape.pixels()) as f64;
         let mut channels: Vec<_> = gdx.channels_mut(dx_values).into_iter().zip(gdr.channels_mut(dr)).collect();

@@ -28,6 +28,8 @@ pub(super) struct Layer {
     /// Asked for: the sparse kernel at this density and below, or the dense one at it and above.
     preferred: Option<(f64, bool)>,
     active: usize,
+    /// Value and momentum are 0 outside M: an optimiser's step has left them so, and nobody has written since.
+    pub(super) cleared: bool,
 }
 
 impl Layer {
@@ -43,12 +45,14 @@ impl Layer {
             packed: PackedWeights::default(),
             preferred: None,
             active: len,
+            cleared: false,
         }
     }
 
     pub(super) fn set_mask(&mut self, mask: BitMask) {
         self.active = mask.count();
         self.mask = mask;
+        self.cleared = false;
         self.index.clear();
     }
 

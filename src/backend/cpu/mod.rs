@@ -117,6 +117,7 @@ impl Backend for Cpu {
 
     fn write(&mut self, to: Span, values: &[f32]) -> Result<()> {
         self.memory.get_mut(to).copy_from_slice(values);
+        self.layers.iter_mut().for_each(|layer| layer.cleared = false);
         Ok(())
     }
 

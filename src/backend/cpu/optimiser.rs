@@ -50,13 +50,27 @@ fn moves(layers: &[Layer], masked: Option<(Weight, Masking)>) -> impl Fn(usize) 
     }
 }
 
-/// An SGD step of whole words of elements. `masks`: M, Z, whether what Z drops is frozen (else its gradient is 0), and the gradient's
-/// factor.
+/// The masks of a few words of a weight.
+#[derive(Clone, Copy)]
+struct Masks<'a> {
+    /// M.
+    inside: &'a [u32],
+    /// Z.
+    kept: &'a [u32],
+    /// Whether what Z drops stays as it is; else its gradient is 0.
+    frozen: bool,
+    /// The gradient's factor.
+    scale: f32,
+    /// Value and momentum are 0 outside M already: words without an element of it need not be looked at.
+    cleared: bool,
+}
+
+/// An SGD step of whole words of elements.
 #[inline(always)]
 unsafe fn sgd_words<L: Lanes>(
     rule: Sgd,
     decay: f32,
-    masks: Option<(&[u32], &[u32], bool, f32)>,
+    masks: Option<Masks>,
     value: &mut [f32],
     velocity: &mut [f32],
     grad: &[f32],
@@ -64,7 +78,7 @@ unsafe fn sgd_words<L: Lanes>(
     let step = |word: usize, i: usize, w: &mut f32, v: &mut f32, grad: f32| {
         let (inside, kept, frozen, scale) = match masks {
             None => (true, true, false, 1.0),
-            Some((inside, kept, frozen, scale)) => {
+            Some(Masks { inside, kept, frozen, scale, .. }) => {
                 (inside[word] >> i & 1 == 1, kept[word] >> i & 1 == 1, frozen, scale)
             }
         };
@@ -76,6 +90,9 @@ unsafe fn sgd_words<L: Lanes>(
         (*w, *v) = if inside { (new_w, new_v) } else { (0.0, 0.0) };
     };
     for (word, ((w, v), g)) in value.chunks_mut(32).zip(velocity.chunks_mut(32)).zip(grad.chunks(32)).enumerate() {
+        if masks.is_some_and(|masks| masks.cleared && masks.inside[word] == 0) {
+            continue;
+        }
         let whole =
             (<&mut [f32; 32]>::try_from(&mut *w), <&mut [f32; 32]>::try_from(&mut *v), <&[f32; 32]>::try_from(g));
         if let (Ok(w), Ok(v), Ok(g)) = whole {
@@ -93,6 +110,9 @@ impl Cpu {
             Some((_, Masking::DenseMomentum)) => Span::default(),
             _ => return self.step_sgd_by_words(rule, update),
         };
+        if let Some((weight, _)) = update.masked {
+            self.layers[weight.layer].cleared = false;
+        }
         let moves = moves(&self.layers, update.masked);
         let [value, grad, velocity, leak] =
             self.memory.apart([update.value.range(), update.grad.range(), update.velocity.range(), leak.range()]);
@@ -140,20 +160,27 @@ impl Cpu {
         tasks.for_each(|(chunk, ((value, velocity), grad))| {
             let masks = masked.map(|(layer, masking)| {
                 let [inside, random] = [&layer.mask, &layer.random].map(|mask| &mask.words()[chunk * (CHUNK / 32)..]);
+                let cleared = layer.cleared;
                 match masking {
-                    Masking::Deterministic => (inside, inside, false, 1.0),
-                    _ => (inside, random, masking == Masking::Frozen, layer.scale),
+                    Masking::Deterministic => Masks { inside, kept: inside, frozen: false, scale: 1.0, cleared },
+                    _ => {
+                        let frozen = masking == Masking::Frozen;
+                        Masks { inside, kept: random, frozen, scale: layer.scale, cleared }
+                    }
                 }
             });
             dispatch!(level, sgd_words(
                 rule: Sgd = rule,
                 decay: f32 = update.weight_decay,
-                masks: Option<(&[u32], &[u32], bool, f32)> = masks,
+                masks: Option<Masks<'_>> = masks,
                 value: &mut [f32] = value,
                 velocity: &mut [f32] = velocity,
                 grad: &[f32] = grad,
             ));
         });
+        if let Some((weight, _)) = update.masked {
+            self.layers[weight.layer].cleared = true;
+        }
     }
 
     pub(super) fn step_adam(&mut self, rule: Adam, update: &Update, second: Span) {

@@ -54,6 +54,33 @@ fn sgd_of_a_masked_weight_follows_the_two_masks() {
     }
 }
 
+/// Most words of the mask are empty: devices may leave those alone once they are 0, but not what somebody wrote there since.
+#[test]
+fn every_step_clears_what_was_written_outside_the_mask() {
+    let mut cpu = super::Cpu::new();
+    let outputs = Arena::play(&mut cpu, 0, &|arena| {
+        let inside = |i: usize| (64..70).contains(&i) || i == 300;
+        let weight = arena.weight(DIMS, &values(LEN, 1), &values(LEN, 2));
+        arena.register(&[BitMask::from_fn(LEN, inside)]);
+        let velocity = arena.span(&values(LEN, 3));
+        let masked = Some((weight, Masking::Deterministic));
+        let update = Update { value: weight.value, grad: weight.grad, velocity, masked, weight_decay: 0.0 };
+        let rule = Sgd { lr: 0.1, momentum: 0.9, nesterov: false };
+        arena.prepare(|on| {
+            on.sgd(rule, &[update])?;
+            on.sgd(rule, &[update])?;
+            let steps = on.read(weight.value)?;
+            assert!((0..LEN).all(|i| (steps[i] != 0.0) == inside(i)));
+            on.write(weight.value, &values(LEN, 4))
+        });
+        arena.run(&[weight.value, velocity].map(Output::Span), |on| on.sgd(rule, &[update]));
+    });
+    for output in outputs {
+        let values = output.observed(&mut cpu, "cleared");
+        assert!((0..LEN).all(|i| (values[i] != 0.0) == ((64..70).contains(&i) || i == 300)), "{values:?}");
+    }
+}
+
 #[test]
 fn sgd_of_an_unmasked_parameter_is_pytorchs() {
     for rule in rules() {

@@ -51,7 +51,15 @@ impl<'a> Correlation<'a> {
             false => Weights::Dense(packed.get(view, &stencils, effective)),
         };
         let strips = Strips::new(level, x, &stencils, (y, gy), add, around);
-        Correlation { level, weights, strips, x_plane: x.grid().plane, y_plane: gy.plane, write: gy.write(add), stencils }
+        Correlation {
+            level,
+            weights,
+            strips,
+            x_plane: x.grid().plane,
+            y_plane: gy.plane,
+            write: gy.write(add),
+            stencils,
+        }
     }
 
     /// The tasks of each block of images, which lie together.
