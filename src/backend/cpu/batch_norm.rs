@@ -9,7 +9,8 @@ use super::pointwise::{Identity, Pointwise, plane};
 use super::simd::{LANES, Lanes, Level, dispatch};
 use crate::backend::{BatchNorm, Map, Sink, Span};
 
-/// What the planes of a task may take of a cache. They are neighbours in memory: small ones by themselves would be read in short runs.
+/// What x and dy of a task may take of a cache, unless one channel takes more. Its planes are neighbours in memory: small ones by
+/// themselves would be read in short runs.
 const TASK_BYTES: usize = 512 * 1024;
 
 /// y = a x + b, rectified or not; with a second map x, plus that before.
@@ -349,7 +350,8 @@ impl Cpu {
         let (mean, inverse) = batch.split_at(gx.shape.c);
         let m = (gx.shape.n * gx.shape.pixels()) as f64;
         let mut channels: Vec<_> = gdx.channels_mut(dx_values).into_iter().zip(gdr.channels_mut(dr)).collect();
-        let width = (TASK_BYTES / (gx.blocks * (gx.plane + gy.plane) * size_of::<f32>())).max(1);
+        let fitting = TASK_BYTES / (gx.blocks * (gx.plane + gy.plane) * size_of::<f32>());
+        let width = fitting.min(gx.shape.c / 8).max(1);
         let tasks = channels.par_chunks_mut(width).zip(ds.par_chunks_mut(width).zip(db.par_chunks_mut(width)));
         tasks.enumerate().for_each(|(task, (channels, (ds, db)))| {
             let forward = |i: usize| {
