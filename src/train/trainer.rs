@@ -154,17 +154,23 @@ impl<'a> Trainer<'a> {
             .filter(|(_, p)| p.role.trainable())
             .map(|(id, p)| (id, p.len(), p.role))
             .collect();
-        let moments = trainable
+        let mut moments: Vec<Moments> = trainable
             .into_iter()
             .map(|(id, len, role)| Moments {
                 id,
                 velocity: model.allocate(len),
                 second: (config.train.optimizer == Optimizer::Adam).then(|| model.allocate(len)),
-                average: parts.averaging.then(|| model.allocate(len)),
-                snapshot: config.keeps_snapshots().then(|| model.allocate(len)),
+                average: None,
+                snapshot: None,
                 leak: (role == Role::Weight && leaks(config)).then(|| model.allocate(len)),
             })
             .collect();
+        // What is first written late lies together: until then the system need not hold those pages.
+        for m in &mut moments {
+            let len = model.parameters()[m.id].len();
+            m.average = parts.averaging.then(|| model.allocate(len));
+            m.snapshot = config.keeps_snapshots().then(|| model.allocate(len));
+        }
         let masks = MaskUpdater::new(config, &timetable, &model)?;
         let augmentation = if config.data.augment { config.data.dataset.augmentation() } else { Augmentation::None };
         Ok(Trainer {

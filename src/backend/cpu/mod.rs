@@ -29,7 +29,6 @@ use rayon::prelude::*;
 use crate::Result;
 use crate::backend::*;
 use crate::bitmask::BitMask;
-use crate::error::Error;
 
 /// The CPU backend.
 pub struct Cpu {
@@ -111,8 +110,7 @@ impl Backend for Cpu {
     }
 
     fn reserve(&mut self, len: usize) -> Result<()> {
-        let mib = len.div_ceil(1 << 18);
-        self.memory.reserve(len).map_err(|e| Error::Resources(format!("{mib} MiB of memory cannot be had: {e}")))
+        self.memory.reserve(len)
     }
 
     fn write(&mut self, to: Span, values: &[f32]) -> Result<()> {
