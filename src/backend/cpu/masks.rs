@@ -1,16 +1,14 @@
-//! The two masks of each layer, and the effective weights they leave.
+//! The two masks of each layer, and when effective weights are formed of them.
 
 use rayon::prelude::*;
 
 use super::Cpu;
 use super::conv::{PackedWeights, SparseIndex, sparse_below};
+use super::effective::{EffectiveWeights, WORDS};
 use super::simd::{LANES, Lanes, Level, dispatch};
 use crate::backend::{Draw, Effective, Precision, Span, Weight};
 use crate::bitmask::BitMask;
 use crate::rng;
-
-/// Words of a mask that a task takes.
-const WORDS: usize = 512;
 
 /// What the CPU keeps of one masked weight besides its values.
 pub(super) struct Layer {
@@ -21,8 +19,8 @@ pub(super) struct Layer {
     pub(super) random: BitMask,
     /// The factor of effective weights under Z: 1, or 1 / keep.
     pub(super) scale: f32,
-    /// What convolutions multiply with, in element order.
-    pub(super) effective: Vec<f32>,
+    /// What convolutions multiply with; all 0 before it is formed.
+    pub(super) effective: EffectiveWeights,
     pub(super) index: SparseIndex,
     pub(super) packed: PackedWeights,
     /// Asked for: the sparse kernel at this density and below, or the dense one at it and above.
@@ -30,6 +28,8 @@ pub(super) struct Layer {
     active: usize,
     /// Value and momentum are 0 outside M: an optimiser's step has left them so, and nobody has written since.
     pub(super) cleared: bool,
+    /// M is another than the one that effective weights were last formed of.
+    changed: bool,
 }
 
 impl Layer {
@@ -40,12 +40,13 @@ impl Layer {
             mask: BitMask::ones(len),
             random: BitMask::ones(len),
             scale: 1.0,
-            effective: vec![0.0; len],
+            effective: EffectiveWeights::inside(&BitMask::zeros(len)),
             index: SparseIndex::default(),
             packed: PackedWeights::default(),
             preferred: None,
             active: len,
             cleared: false,
+            changed: true,
         }
     }
 
@@ -53,6 +54,7 @@ impl Layer {
         self.active = mask.count();
         self.mask = mask;
         self.cleared = false;
+        self.changed = true;
         self.index.clear();
     }
 
@@ -116,31 +118,20 @@ impl Layer {
     ) {
         self.index.clear_values();
         self.packed.clear();
-        let mut effective = std::mem::take(&mut self.effective);
-        let kept = match which {
-            Effective::Deterministic => None,
-            Effective::Random => Some(self.random.words()),
-            Effective::Leaky => {
-                let sample = |(i, to): (usize, &mut f32)| *to = precision.round(self.sample(which, value, leak, i));
-                effective.par_iter_mut().with_min_len(32 * WORDS).enumerate().for_each(sample);
-                self.effective = effective;
-                return;
+        // Strides move the crossover a little, which costs memory or time but no more: either kernel takes either form.
+        let sparse = self.runs_sparse(level, 1);
+        if std::mem::take(&mut self.changed) || sparse == self.effective.is_dense() {
+            self.effective =
+                if sparse { EffectiveWeights::inside(&self.mask) } else { EffectiveWeights::dense(self.weight.len()) };
+        }
+        let mut effective = std::mem::replace(&mut self.effective, EffectiveWeights::Dense(vec![]));
+        match which {
+            Effective::Deterministic => effective.set_masked(&self.mask, None, 1.0, value, precision, level),
+            Effective::Random => {
+                effective.set_masked(&self.mask, Some(&self.random), self.scale, value, precision, level);
             }
-        };
-        let scale = if kept.is_some() { self.scale } else { 1.0 };
-        effective.par_chunks_mut(32 * WORDS).enumerate().for_each(|(chunk, to)| {
-            let from = &value[32 * WORDS * chunk..][..to.len()];
-            dispatch!(level, masked(
-                inside: &[u32] = &self.mask.words()[chunk * WORDS..],
-                kept: Option<&[u32]> = kept.map(|kept| &kept[chunk * WORDS..]),
-                scale: f32 = scale,
-                from: &[f32] = from,
-                to: &mut [f32] = &mut *to,
-            ));
-            if precision != Precision::F32 {
-                to.iter_mut().for_each(|x| *x = precision.round(*x));
-            }
-        });
+            Effective::Leaky => effective.set(|i| precision.round(self.sample(which, value, leak, i))),
+        }
         self.effective = effective;
     }
 }
@@ -193,23 +184,6 @@ unsafe fn mask_words<L: Lanes>(
         }
         for (word, bytes) in words.iter_mut().zip(bits.chunks(4)) {
             *word = bytes.iter().rev().fold(0, |word, byte| word << 8 | byte);
-        }
-    }
-}
-
-/// to = scale from where both masks have ones, else 0; words of 32 elements each.
-#[inline(always)]
-unsafe fn masked<L: Lanes>(inside: &[u32], kept: Option<&[u32]>, scale: f32, from: &[f32], to: &mut [f32]) {
-    for (at, (to, from)) in to.chunks_mut(32).zip(from.chunks(32)).enumerate() {
-        let bits = inside[at] & kept.map_or(u32::MAX, |kept| kept[at]);
-        if let (Ok(to), Ok(from)) = (<&mut [f32; 32]>::try_from(&mut *to), <&[f32; 32]>::try_from(from)) {
-            for i in 0..32 {
-                to[i] = if bits >> i & 1 == 1 { scale * from[i] } else { 0.0 };
-            }
-        } else {
-            for (i, (to, from)) in to.iter_mut().zip(from).enumerate() {
-                *to = if bits >> i & 1 == 1 { scale * from } else { 0.0 };
-            }
         }
     }
 }
@@ -275,5 +249,51 @@ mod tests {
         runs_sparse(&mut layer, 90);
         layer.prefer(true);
         assert!(runs_sparse(&mut layer, 90) && runs_sparse(&mut layer, 30) && !runs_sparse(&mut layer, 95));
+    }
+
+    #[test]
+    fn effective_weights_are_those_of_their_definition_in_either_form_and_while_forms_change() {
+        // More than one task, and no whole number of words.
+        const LEN: usize = 32 * WORDS * 2 + 45;
+        let span = Span { at: 0, len: LEN };
+        let weight = Weight { value: span, grad: span, layer: 0, out_channels: 1, in_channels: LEN, kernel: [1, 1] };
+        let mut draws = rng::Stream::new(1, rng::Domain::Weights, 0, 0);
+        let [value, leak] = [(); 2].map(|()| (0..LEN).map(|_| draws.normal() as f32).collect::<Vec<_>>());
+        let keep = [0.8];
+        let draw = Draw { seed: 1, domain: rng::Domain::RandomMask, step: 7, keep: &keep, inverted: true };
+        for level in Level::available() {
+            let mut layer = Layer::new(weight);
+            assert!(layer.effective.to_dense(LEN).iter().all(|x| x.to_bits() == 0), "0 before they are formed");
+            layer.draw(&draw, level);
+            for (share, which, precision) in [
+                (0.1, Effective::Random, Precision::F32),
+                (0.1, Effective::Leaky, Precision::F32),
+                (0.95, Effective::Random, Precision::Bf16),
+                (0.3, Effective::Random, Precision::Bf16),
+                (0.3, Effective::Deterministic, Precision::F32),
+                (0.0, Effective::Deterministic, Precision::F32),
+                (1.0, Effective::Random, Precision::F32),
+            ] {
+                layer.set_mask(BitMask::from_fn(LEN, |_| draws.uniform() < share));
+                let defined = |layer: &Layer| -> Vec<u32> {
+                    let sample = |i| precision.round(layer.sample(which, &value, Some(&leak), i));
+                    (0..LEN).map(|i| sample(i).to_bits()).collect()
+                };
+                for sparse in [true, false, true] {
+                    layer.prefer(sparse);
+                    layer.apply(which, &value, Some(&leak), precision, level);
+                    assert_eq!(layer.effective.is_dense(), !sparse);
+                    let formed: Vec<u32> = layer.effective.to_dense(LEN).iter().map(|x| x.to_bits()).collect();
+                    assert!(formed == defined(&layer), "{level:?}, {which:?}, {precision}, {share}, sparse: {sparse}");
+                    if let EffectiveWeights::Inside(inside) = &layer.effective {
+                        assert!((0..LEN).all(|i| inside.get(i).to_bits() == formed[i]), "{share}: one by one");
+                    }
+                }
+                // A new M changes nothing until weights are formed anew.
+                let before = layer.effective.to_dense(LEN).into_owned();
+                layer.set_mask(BitMask::ones(LEN));
+                assert!(*layer.effective.to_dense(LEN) == before);
+            }
+        }
     }
 }

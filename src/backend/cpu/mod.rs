@@ -5,6 +5,7 @@
 
 mod batch_norm;
 mod conv;
+mod effective;
 mod grid;
 mod loss;
 mod masks;

@@ -64,7 +64,10 @@ impl Level {
 
 #[cfg(target_arch = "x86_64")]
 fn best() -> Level {
-    if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") {
+    // Whatever has AVX2 counts bits too.
+    if !is_x86_feature_detected!("popcnt") {
+        Level::Portable
+    } else if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") {
         Level::Avx512
     } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
         Level::Avx2
@@ -312,14 +315,14 @@ pub(crate) mod x86 {
 macro_rules! dispatch {
     ($level:expr, $kernel:ident ( $($arg:ident : $type:ty = $value:expr),* $(,)? ) $(-> $out:ty)?) => {{
         #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+        #[target_feature(enable = "avx512f,avx512vl,avx2,fma,popcnt")]
         #[allow(clippy::too_many_arguments)] // they are the kernel's
         fn avx512($($arg: $type),*) $(-> $out)? {
             // SAFETY: this function has the feature; the kernel's own contract is its caller's.
             unsafe { $kernel::<$crate::backend::cpu::simd::x86::Avx512>($($arg),*) }
         }
         #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2,fma")]
+        #[target_feature(enable = "avx2,fma,popcnt")]
         #[allow(clippy::too_many_arguments)] // they are the kernel's
         fn avx2($($arg: $type),*) $(-> $out)? {
             // SAFETY: as above.

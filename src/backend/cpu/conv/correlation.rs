@@ -47,7 +47,7 @@ impl<'a> Correlation<'a> {
         };
         let Layer { index, packed, mask, effective, .. } = layer;
         let weights = match sparse {
-            true => Weights::Sparse(index.weights(view, x.grid(), &stencils, mask, effective)),
+            true => Weights::Sparse(index.weights(level, view, x.grid(), &stencils, mask, effective)),
             false => Weights::Dense(packed.get(view, &stencils, effective)),
         };
         let strips = Strips::new(level, x, &stencils, (y, gy), add, around);

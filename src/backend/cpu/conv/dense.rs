@@ -12,6 +12,7 @@ use super::around::{Finish, pixel};
 use super::row_sums::Tally;
 use super::strips::Strip;
 use super::{Direction, Stencil, View};
+use crate::backend::cpu::effective::EffectiveWeights;
 use crate::backend::cpu::grid::Write;
 use crate::backend::cpu::simd::{LANES, Lanes, Level, dispatch};
 
@@ -34,14 +35,14 @@ impl PackedWeights {
         self.0.clear();
     }
 
-    pub(super) fn get(&mut self, view: View, stencils: &[Stencil], values: &[f32]) -> Arc<Packed> {
+    pub(super) fn get(&mut self, view: View, stencils: &[Stencil], values: &EffectiveWeights) -> Arc<Packed> {
         let positions = |stencil: &Stencil| stencil.taps.iter().map(|tap| tap.position).collect();
         let positions: Vec<Vec<usize>> = stencils.iter().map(positions).collect();
         let known = |(direction, taps, _): &(Direction, Vec<Vec<usize>>, Arc<Packed>)| {
             *direction == view.direction && *taps == positions
         };
         let at = self.0.iter().position(known).unwrap_or_else(|| {
-            let packed = pack(view, stencils, values);
+            let packed = pack(view, stencils, &values.to_dense(view.weight.len()));
             self.0.push((view.direction, positions, Arc::new(packed)));
             self.0.len() - 1
         });

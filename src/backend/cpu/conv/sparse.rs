@@ -14,6 +14,7 @@ use super::row_sums::Tally;
 use super::strips::Strip;
 use super::tiles::pieces;
 use super::{Direction, Stencil, View};
+use crate::backend::cpu::effective::EffectiveWeights;
 use crate::backend::cpu::grid::{Grid, Write};
 use crate::backend::cpu::simd::{LANES, Lanes, Level, dispatch};
 use crate::bitmask::BitMask;
@@ -115,15 +116,24 @@ impl SparseIndex {
     /// The effective weights that are not zero, gathered at first use after they changed.
     pub(super) fn weights(
         &mut self,
+        level: Level,
         view: View,
         x: Grid,
         stencils: &[Stencil],
         mask: &BitMask,
-        values: &[f32],
+        values: &EffectiveWeights,
     ) -> Gathered {
         let Built { index, gathered, .. } = self.at(view, x, stencils, mask);
+        let gather = |class: &ClassIndex, block: usize| {
+            dispatch!(level, gather(
+                index: &Index = index,
+                class: &ClassIndex = class,
+                block: usize = block,
+                values: &EffectiveWeights = values,
+            ) -> Block)
+        };
         let blocks = |class: &ClassIndex| -> Vec<Block> {
-            (0..index.blocks).into_par_iter().map(|block| Block::gather(index, class, block, values)).collect()
+            (0..index.blocks).into_par_iter().map(|block| gather(class, block)).collect()
         };
         gathered.get_or_insert_with(|| Arc::new(index.classes.iter().map(blocks).collect())).clone()
     }
@@ -185,9 +195,18 @@ pub(super) struct Block {
     weights: Vec<Nonzero>,
 }
 
+/// Takes along what `values` has of a block of the index; what the random mask drops is not worth multiplying with.
+#[inline(always)]
+unsafe fn gather<L: Lanes>(index: &Index, class: &ClassIndex, block: usize, values: &EffectiveWeights) -> Block {
+    match values {
+        EffectiveWeights::Dense(values) => Block::of(index, class, block, |element| values[element]),
+        EffectiveWeights::Inside(values) => Block::of(index, class, block, |element| values.get(element)),
+    }
+}
+
 impl Block {
-    /// Takes along what `values` has of the index; what the random mask drops is not worth multiplying with.
-    fn gather(index: &Index, class: &ClassIndex, block: usize, values: &[f32]) -> Block {
+    #[inline(always)]
+    fn of(index: &Index, class: &ClassIndex, block: usize, value_of: impl Fn(usize) -> f32) -> Block {
         let rows = &class.first[block * index.outputs..=(block + 1) * index.outputs];
         let mut first = Vec::with_capacity(rows.len());
         let mut weights = vec![Nonzero { offset: 0, value: 0.0 }; (rows[rows.len() - 1] - rows[0]) as usize];
@@ -195,7 +214,7 @@ impl Block {
         for row in rows.windows(2) {
             first.push(end as u32);
             for entry in &class.entries[row[0] as usize..row[1] as usize] {
-                let value = values[entry.element as usize];
+                let value = value_of(entry.element as usize);
                 weights[end] = Nonzero { offset: entry.offset, value };
                 end += usize::from(value != 0.0);
             }
