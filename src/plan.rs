@@ -123,7 +123,7 @@ impl Plan {
     ) -> Plan {
         let absorbed = absorbed(&graph, keep);
         let fused = Fused::new(&graph, keep, &absorbed, backend);
-        let mut trace = Trace::new(&graph, loss, &absorbed);
+        let mut trace = Trace::new(&graph, loss, &absorbed, &fused.by_result);
         for formed in (0..graph.nodes.len()).filter(|&i| fused.formed[i]) {
             let (read, x) = (trace.value_live[formed].1, graph.nodes[formed].args[0].0);
             trace.value_live[x].1 = trace.value_live[x].1.max(read);
@@ -222,6 +222,7 @@ impl Plan {
                         statistics: fused.statistics[step.node].and_then(batch_norm),
                         has_statistics: fused.taken_by(step.node).is_some(),
                         formed_later: fused.formed[step.node],
+                        by_result: fused.by_result[step.node],
                     },
                     parameters: node.parameters.iter().map(|p| slots[p.0]).collect(),
                     add_grad: step.add_parameters.clone(),

@@ -354,7 +354,8 @@ pub trait Backend: Send {
     }
 
     /// Whether products fuse with the batch norms before and behind them. Plans ask for [`Backend::fused_conv2d`],
-    /// [`Backend::fused_conv2d_grad`], [`Backend::batch_statistics`] and [`Backend::batch_norm_by_batch`] only where this is true.
+    /// [`Backend::fused_conv2d_grad`], [`Backend::batch_statistics`], [`Backend::batch_norm_by_batch`] and
+    /// [`Backend::batch_norm_grad_by_result`] only where this is true.
     fn fuses_batch_norm(&self) -> bool {
         false
     }
@@ -376,6 +377,19 @@ pub trait Backend: Send {
     }
     /// The result of [`Backend::batch_norm`], of statistics that are there already.
     fn batch_norm_by_batch(&mut self, _bn: &BatchNorm, _y: Map) -> Result<()> {
+        unreachable!("this device does not fuse")
+    }
+    /// What [`Backend::batch_norm_grad`] does with a residual and ReLU, which let pass what is positive in the result `y`. Does not look
+    /// at the residual, which need not be there any more. `parameters` are dscale and dshift.
+    fn batch_norm_grad_by_result(
+        &mut self,
+        _bn: &BatchNorm,
+        _y: Map,
+        _dy: Map,
+        _dx: Option<Sink<Map>>,
+        _dresidual: Option<Sink<Map>>,
+        _parameters: [Sink<Span>; 2],
+    ) -> Result<()> {
         unreachable!("this device does not fuse")
     }
     /// y = conv(x, w): cross-correlation, zero padding.

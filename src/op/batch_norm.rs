@@ -72,6 +72,11 @@ impl Op for BatchNormalise {
         !self.inference
     }
 
+    // The result outlives most residuals: the next block reads it.
+    fn by_result(&self) -> bool {
+        self.residual && self.relu && !self.inference
+    }
+
     fn batch_norm(&self, io: &Io) -> Option<BatchNorm> {
         (!self.inference).then(|| self.describe(io))
     }
@@ -98,6 +103,10 @@ impl Op for BatchNormalise {
     fn backward(&self, on: &mut dyn Backend, io: &Io) -> Result<()> {
         let dresidual = if self.residual { io.grad(1) } else { None };
         let (dscale, dshift) = (io.parameter_grad(0), io.parameter_grad(1));
-        on.batch_norm_grad(&self.describe(io), io.grad_out(), io.grad(0), dresidual, dscale, dshift)
+        let bn = self.describe(io);
+        if io.fusion.by_result {
+            return on.batch_norm_grad_by_result(&bn, io.out, io.grad_out(), io.grad(0), dresidual, [dscale, dshift]);
+        }
+        on.batch_norm_grad(&bn, io.grad_out(), io.grad(0), dresidual, dscale, dshift)
     }
 }

@@ -81,6 +81,11 @@ pub(crate) trait Op: Any + Debug + Send + Sync {
         false
     }
 
+    /// Whether backward can do with the op's own value and its first argument alone, on devices that fuse.
+    fn by_result(&self) -> bool {
+        false
+    }
+
     /// The normalisation, for an op that [`Op::normalises_by_batch`].
     fn batch_norm(&self, _io: &Io) -> Option<BatchNorm> {
         None
@@ -129,6 +134,8 @@ pub(crate) struct Fusion {
     pub(crate) has_statistics: bool,
     /// The result of this batch norm is formed by those who read it.
     pub(crate) formed_later: bool,
+    /// The gradient of this batch norm follows from its result, without the residual.
+    pub(crate) by_result: bool,
 }
 
 /// Where a node's values lie.

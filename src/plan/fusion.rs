@@ -25,6 +25,8 @@ pub(super) struct Fused {
     pub(super) formed: Vec<bool>,
     /// For each node that computes a convolution the batch norm whose statistics it takes along.
     pub(super) statistics: Vec<Option<usize>>,
+    /// Nodes whose backward pass looks at the result in place of all arguments but the first.
+    pub(super) by_result: Vec<bool>,
 }
 
 impl Fused {
@@ -35,12 +37,14 @@ impl Fused {
         backend: &dyn Backend,
     ) -> Self {
         let nodes = &graph.nodes;
-        let mut fused = Fused { formed: vec![false; nodes.len()], statistics: vec![None; nodes.len()] };
+        let no = vec![false; nodes.len()];
+        let mut fused = Fused { formed: no.clone(), statistics: vec![None; nodes.len()], by_result: no };
         if !backend.fuses_batch_norm() {
             return fused;
         }
         let convolution = |i: usize| nodes[i].op.as_ref().and_then(|op| op.convolution());
         for (i, node) in nodes.iter().enumerate() {
+            fused.by_result[i] = node.op.as_ref().is_some_and(|op| op.by_result());
             if !node.op.as_ref().is_some_and(|op| op.normalises_by_batch()) {
                 continue;
             }

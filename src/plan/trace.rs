@@ -21,7 +21,12 @@ pub(super) struct TracedStep {
 }
 
 impl Trace {
-    pub(super) fn new(graph: &Graph, loss: Option<NodeId>, absorbed: &[Option<(usize, usize)>]) -> Self {
+    pub(super) fn new(
+        graph: &Graph,
+        loss: Option<NodeId>,
+        absorbed: &[Option<(usize, usize)>],
+        by_result: &[bool],
+    ) -> Self {
         let count = graph.nodes.len();
         let mut order = Vec::new();
         let mut value_live = vec![(0, 0); count];
@@ -45,12 +50,12 @@ impl Trace {
             backward_step: vec![None; count],
         };
         if let Some(loss) = loss {
-            trace.walk_back(graph, loss);
+            trace.walk_back(graph, loss, by_result);
         }
         trace
     }
 
-    fn walk_back(&mut self, graph: &Graph, loss: NodeId) {
+    fn walk_back(&mut self, graph: &Graph, loss: NodeId, by_result: &[bool]) {
         let learns = learns(graph);
         let mut parameter_set = vec![false; graph.parameters.len()];
         for i in (0..=loss.0).rev() {
@@ -75,10 +80,12 @@ impl Trace {
             if let Some(live) = &mut self.gradient_live[i] {
                 live.1 = now;
             }
-            if op.reads().args {
-                node.args.iter().for_each(|a| self.value_live[a.0].1 = now);
-            }
-            if op.reads().out {
+            let (args, out) = match (by_result[i], op.reads()) {
+                (true, _) => (&node.args[..1], true),
+                (false, reads) => (if reads.args { &node.args[..] } else { &[] }, reads.out),
+            };
+            args.iter().for_each(|a| self.value_live[a.0].1 = now);
+            if out {
                 self.value_live[i].1 = now;
             }
             let add_parameters =

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::Cpu;
 use super::grid::{Grid, Write};
 use super::memory::{Line, Place};
-use super::pointwise::{Identity, Pointwise, plane};
+use super::pointwise::{Identity, Pointwise, RectifyGrad, plane};
 use super::simd::{LANES, Lanes, Level, dispatch};
 use crate::backend::{BatchNorm, Map, Sink, Span};
 
@@ -85,22 +85,38 @@ unsafe fn gated<L: Lanes>(forward: Affine, x: L, dy: L) -> L {
     unsafe { if forward.relu { dy.where_positive(x.fma(L::splat(forward.a), L::splat(forward.b))) } else { dy } }
 }
 
+/// What tells where ReLU let a sum pass, whose gradient the shortcut gets as well.
+enum Gate<'a> {
+    /// There is no sum: dy is taken as it is.
+    Open,
+    /// The result.
+    Result((&'a [f32], Grid)),
+    /// The other term of the sum, which is formed again.
+    Residual((&'a [f32], Grid)),
+}
+
 /// What the gradient of a batch norm is made of.
 struct Gradient<'a> {
     level: Level,
     x: (&'a [f32], Grid),
-    residual: Option<(&'a [f32], Grid)>,
+    gate: Gate<'a>,
     dy: (&'a [f32], Grid),
 }
 
 impl Gradient<'_> {
-    /// dy of one block and channel; with a residual, what ReLU lets through of it, which `gated` holds: the shortcut gets it as well.
+    /// dy of one block and channel, or what the gate lets pass of it, which `gated` then holds.
     fn plane<'p>(&'p self, block: usize, channel: usize, forward: Affine, gated: &'p mut Vec<f32>) -> &'p [f32] {
         let of = |(values, grid): (&'p [f32], Grid)| (grid.plane_of(values, block, channel), grid);
         let (dy, grid) = of(self.dy);
-        let Some(residual) = self.residual else { return dy };
         gated.resize(grid.plane, 0.0);
-        plane(self.level, ResidualGrad(forward), [of(self.x), of(residual), (dy, grid)], gated, grid, Write::Set);
+        match self.gate {
+            Gate::Open => return dy,
+            Gate::Result(y) => plane(self.level, RectifyGrad, [of(y), (dy, grid)], gated, grid, Write::Set),
+            Gate::Residual(residual) => {
+                let from = [of(self.x), of(residual), (dy, grid)];
+                plane(self.level, ResidualGrad(forward), from, gated, grid, Write::Set);
+            }
+        }
         gated
     }
 }
@@ -320,19 +336,21 @@ impl Cpu {
         }
     }
 
+    /// With `y`, what ReLU let pass of a sum is read off that result; else the sum is formed again.
     pub(super) fn normalise_grad(
         &mut self,
         bn: &BatchNorm,
+        y: Option<Map>,
         dy: Map,
         dx: Option<Sink<Map>>,
         dresidual: Option<Sink<Map>>,
-        dscale: Sink<Span>,
-        dshift: Sink<Span>,
+        [dscale, dshift]: [Sink<Span>; 2],
     ) {
         let (gx, gy, level) = (Grid::of(bn.x), Grid::of(dy), self.level);
         let (gdx, gdr) = (dx.map_or(gx, |sink| Grid::of(sink.to)), dresidual.map_or(gx, |sink| Grid::of(sink.to)));
-        let residual_grid = bn.residual.map(Grid::of);
-        let [x, dy, dx_values, scale, shift, batch, ds, db, residual, dr] = self.memory.apart([
+        // What tells where the gradient passes: the result or the other term of the sum.
+        let telling = y.or(bn.residual);
+        let [x, dy, dx_values, scale, shift, batch, ds, db, told, dr] = self.memory.apart([
             bn.x.range(),
             dy.range(),
             dx.map_or(0..0, |sink| sink.to.range()),
@@ -341,12 +359,16 @@ impl Cpu {
             bn.batch.range(),
             dscale.to.range(),
             dshift.to.range(),
-            bn.residual.map_or(0..0, |residual| residual.range()),
+            telling.map_or(0..0, |map| map.range()),
             dresidual.map_or(0..0, |sink| sink.to.range()),
         ]);
-        let (x, dy, residual) = (&*x, &*dy, &*residual);
-        let gradient =
-            Gradient { level, x: (x, gx), residual: residual_grid.map(|grid| (residual, grid)), dy: (dy, gy) };
+        let (x, dy, told) = (&*x, &*dy, &*told);
+        let gate = match (y, bn.residual) {
+            (Some(y), _) => Gate::Result((told, Grid::of(y))),
+            (None, Some(residual)) => Gate::Residual((told, Grid::of(residual))),
+            (None, None) => Gate::Open,
+        };
+        let gradient = Gradient { level, x: (x, gx), gate, dy: (dy, gy) };
         let (mean, inverse) = batch.split_at(gx.shape.c);
         let m = (gx.shape.n * gx.shape.pixels()) as f64;
         let mut channels: Vec<_> = gdx.channels_mut(dx_values).into_iter().zip(gdr.channels_mut(dr)).collect();
@@ -358,8 +380,8 @@ impl Cpu {
                 let c = task * width + i;
                 affine(mean[c], inverse[c], scale[c], shift[c], bn.relu)
             };
-            // Behind a residual the gradient has passed ReLU already.
-            let before = |i: usize| Affine { relu: bn.relu && residual_grid.is_none(), ..forward(i) };
+            // Behind a sum the gradient has passed ReLU already.
+            let before = |i: usize| Affine { relu: bn.relu && bn.residual.is_none(), ..forward(i) };
             let mut gated = Vec::new();
             let mut sums = vec![[0.0; 2]; channels.len()];
             for b in 0..gx.blocks {

@@ -195,6 +195,19 @@ impl Backend for Cpu {
         Ok(())
     }
 
+    fn batch_norm_grad_by_result(
+        &mut self,
+        bn: &BatchNorm,
+        y: Map,
+        dy: Map,
+        dx: Option<Sink<Map>>,
+        dresidual: Option<Sink<Map>>,
+        parameters: [Sink<Span>; 2],
+    ) -> Result<()> {
+        self.normalise_grad(bn, Some(y), dy, dx, dresidual, parameters);
+        Ok(())
+    }
+
     fn conv2d(&mut self, x: Map, weight: Weight, conv: Conv, y: Map) -> Result<()> {
         self.convolve(&Product { x: Operand::Stored(x), weight, conv, residual: None, statistics: None }, y);
         self.store(y)
@@ -271,7 +284,7 @@ impl Backend for Cpu {
         dscale: Sink<Span>,
         dshift: Sink<Span>,
     ) -> Result<()> {
-        self.normalise_grad(bn, dy, dx, dresidual, dscale, dshift);
+        self.normalise_grad(bn, None, dy, dx, dresidual, [dscale, dshift]);
         dx.into_iter().chain(dresidual).try_for_each(|sink| self.store(sink.to))
     }
 
