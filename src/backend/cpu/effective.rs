@@ -199,15 +199,33 @@ unsafe fn masked<L: Lanes>(inside: &[u32], kept: Option<&[u32]>, scale: f32, fro
 /// The same of the elements inside alone, side by side.
 #[inline(always)]
 unsafe fn gathered<L: Lanes>(inside: &[Word], kept: Option<&[u32]>, scale: f32, from: &[f32], to: &mut [f32]) {
-    let mut to = to.iter_mut();
+    /// Elements at a time: how many a word has is hard to foresee, whether they are more than these is less so.
+    const AT_ONCE: usize = 8;
+    let mut to = to;
     for (at, word) in inside.iter().enumerate() {
         let kept = kept.map_or(u32::MAX, |kept| kept[at]);
         let from = &from[32 * at..];
+        let count = word.bits.count_ones() as usize;
         let mut bits = word.bits;
-        for to in to.by_ref().take(bits.count_ones() as usize) {
-            let i = bits.trailing_zeros() as usize;
-            *to = if kept >> i & 1 == 1 { scale * from[i] } else { 0.0 };
-            bits &= bits - 1;
+        match from.first_chunk::<32>() {
+            // What is written past the word's last element is of the next one's.
+            Some(from) if to.len() >= count.next_multiple_of(AT_ONCE) => {
+                for to in to[..count.next_multiple_of(AT_ONCE)].chunks_exact_mut(AT_ONCE) {
+                    for to in to {
+                        let i = bits.trailing_zeros() as usize % 32;
+                        *to = if kept >> i & 1 == 1 { scale * from[i] } else { 0.0 };
+                        bits &= bits.wrapping_sub(1);
+                    }
+                }
+            }
+            _ => {
+                for to in &mut to[..count] {
+                    let i = bits.trailing_zeros() as usize;
+                    *to = if kept >> i & 1 == 1 { scale * from[i] } else { 0.0 };
+                    bits &= bits - 1;
+                }
+            }
         }
+        to = &mut to[count..];
     }
 }
