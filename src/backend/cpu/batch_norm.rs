@@ -87,8 +87,6 @@ unsafe fn gated<L: Lanes>(forward: Affine, x: L, dy: L) -> L {
 
 /// What tells where ReLU let a sum pass, whose gradient the shortcut gets as well.
 enum Gate<'a> {
-    /// There is no sum: dy is taken as it is.
-    Open,
     /// The result.
     Result((&'a [f32], Grid)),
     /// The other term of the sum, which is formed again.
@@ -99,7 +97,8 @@ enum Gate<'a> {
 struct Gradient<'a> {
     level: Level,
     x: (&'a [f32], Grid),
-    gate: Gate<'a>,
+    /// None where nothing was added: dy is taken as it is.
+    gate: Option<Gate<'a>>,
     dy: (&'a [f32], Grid),
 }
 
@@ -108,9 +107,9 @@ impl Gradient<'_> {
     fn plane<'p>(&'p self, block: usize, channel: usize, forward: Affine, gated: &'p mut Vec<f32>) -> &'p [f32] {
         let of = |(values, grid): (&'p [f32], Grid)| (grid.plane_of(values, block, channel), grid);
         let (dy, grid) = of(self.dy);
+        let Some(gate) = &self.gate else { return dy };
         gated.resize(grid.plane, 0.0);
-        match self.gate {
-            Gate::Open => return dy,
+        match *gate {
             Gate::Result(y) => plane(self.level, RectifyGrad, [of(y), (dy, grid)], gated, grid, Write::Set),
             Gate::Residual(residual) => {
                 let from = [of(self.x), of(residual), (dy, grid)];
@@ -364,9 +363,8 @@ impl Cpu {
         ]);
         let (x, dy, told) = (&*x, &*dy, &*told);
         let gate = match (y, bn.residual) {
-            (Some(y), _) => Gate::Result((told, Grid::of(y))),
-            (None, Some(residual)) => Gate::Residual((told, Grid::of(residual))),
-            (None, None) => Gate::Open,
+            (Some(y), _) => Some(Gate::Result((told, Grid::of(y)))),
+            (None, residual) => residual.map(|residual| Gate::Residual((told, Grid::of(residual)))),
         };
         let gradient = Gradient { level, x: (x, gx), gate, dy: (dy, gy) };
         let (mean, inverse) = batch.split_at(gx.shape.c);

@@ -1,8 +1,8 @@
 //! Weight gradients: each weight is the dot product of an output channel's gradient with a shifted input channel.
 //!
 //! Both kernels walk over tiles of pixels and add up a weight's products in the same order, in vectors whose lanes are folded after
-//! [`FOLD`] tiles, or at the end of a block of images that has as many: which one runs never changes a bit. A task is one fold of some output channels, so that wide maps are read from memory
-//! once; the folds are then added in their order, however many tasks there were.
+//! [`FOLD`] tiles, or at the end of a block of images that has as many: which one runs never changes a bit. A task is one fold of some
+//! output channels, so that wide maps are read from memory once; the folds are then added in their order, however many tasks there were.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -180,8 +180,8 @@ impl<'a> WeightGrad<'a> {
         WeightGrad { walk, weight, weights, tiles, folds, outputs, chunks, blocks: dy.1.blocks }
     }
 
-    /// Does all tasks, and `beside` those of something else that has so many for each block of images: behind the last that the
-    /// block is read for here. Returns the sums of each task.
+    /// Does all tasks, and has `beside` do so many of something else for each block of images, right after those here that begin to read
+    /// the block. Returns the sums of each task.
     pub(super) fn run_beside(&self, per_block: usize, beside: impl Fn(usize) + Sync) -> Vec<Vec<f32>> {
         let mut order = Vec::with_capacity(self.folds.len() * self.chunks + self.blocks * per_block);
         let mut folds = self.folds.iter().enumerate().peekable();
