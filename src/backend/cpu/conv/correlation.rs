@@ -8,18 +8,14 @@ use super::around::Around;
 use super::operand::Operand;
 use super::strips::Strips;
 use super::{Stencil, View, dense, sparse};
-use crate::backend::cpu::grid::{Grid, Write};
+use crate::backend::cpu::grid::Grid;
 use crate::backend::cpu::masks::Layer;
 use crate::backend::cpu::simd::Level;
 
 pub(super) struct Correlation<'a> {
-    level: Level,
     stencils: Vec<Stencil>,
     weights: Weights,
     strips: Strips<'a>,
-    x_plane: usize,
-    y_plane: usize,
-    write: Write,
 }
 
 /// Both kernels add a sum's products in one order, that of inputs and taps: which one runs never changes a bit.
@@ -51,15 +47,7 @@ impl<'a> Correlation<'a> {
             false => Weights::Dense(packed.get(view, &stencils, effective)),
         };
         let strips = Strips::new(level, x, &stencils, (y, gy), add, around);
-        Correlation {
-            level,
-            weights,
-            strips,
-            x_plane: x.grid().plane,
-            y_plane: gy.plane,
-            write: gy.write(add),
-            stencils,
-        }
+        Correlation { stencils, weights, strips }
     }
 
     /// The tasks of each block of images, which lie together.
@@ -76,15 +64,14 @@ impl<'a> Correlation<'a> {
     /// # Safety
     /// No other thread does the same at the same time.
     pub(super) unsafe fn run(&self, task: usize) {
+        let Strips { level, x, gy, add, .. } = self.strips;
+        let write = gy.write(add);
         // SAFETY: the caller's.
         unsafe {
             self.strips.run(task, |strip| match &self.weights {
-                Weights::Sparse(gathered) => {
-                    sparse::compute(self.level, &self.stencils, gathered, strip, self.y_plane, self.write);
-                }
+                Weights::Sparse(gathered) => sparse::compute(level, &self.stencils, gathered, strip, gy.plane, write),
                 Weights::Dense(packed) => {
-                    let planes = [self.x_plane, self.y_plane];
-                    dense::compute(self.level, &self.stencils, packed, strip, planes, self.write);
+                    dense::compute(level, &self.stencils, packed, strip, [x.grid().plane, gy.plane], write);
                 }
             });
         }

@@ -56,11 +56,11 @@ impl Strip<'_> {
 
 /// The tasks of a correlation.
 pub(super) struct Strips<'a> {
-    level: Level,
-    x: Operand<'a>,
+    pub(super) level: Level,
+    pub(super) x: Operand<'a>,
     y: Shared<'a>,
-    gy: Grid,
-    add: bool,
+    pub(super) gy: Grid,
+    pub(super) add: bool,
     around: Around<'a>,
     /// The first row of each strip and how many it has.
     rows: Vec<(usize, usize)>,
