@@ -22,6 +22,15 @@ pub enum Level {
 }
 
 impl Level {
+    /// Rows and columns of pixels whose sums a sparse convolution keeps in registers.
+    pub(crate) const fn sparse_tile(self) -> [usize; 2] {
+        match self {
+            Level::Portable => [1, 2],
+            Level::Avx2 => [2, 3],
+            Level::Avx512 => [4, 7],
+        }
+    }
+
     /// The best level of this machine, or the lower one that `CIGL_SIMD=avx512|avx2|portable` asks for.
     pub fn detect() -> Level {
         static LEVEL: OnceLock<Level> = OnceLock::new();
@@ -89,7 +98,7 @@ fn best() -> Level {
 pub(crate) trait Lanes: Copy {
     /// Sixteen-float vectors that fit into registers, about.
     const REGISTERS: usize;
-    /// Rows and columns of pixels whose sums a sparse convolution keeps in registers.
+    /// [`Level::sparse_tile`].
     const SPARSE_TILE: [usize; 2];
     /// Pixels that a dense convolution keeps in registers for each of four output channels.
     const TILE: usize;
@@ -127,7 +136,7 @@ pub(crate) trait Lanes: Copy {
 
 impl Lanes for [f32; LANES] {
     const REGISTERS: usize = 4;
-    const SPARSE_TILE: [usize; 2] = [1, 2];
+    const SPARSE_TILE: [usize; 2] = Level::Portable.sparse_tile();
     const TILE: usize = 1;
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
@@ -179,7 +188,7 @@ impl Lanes for [f32; LANES] {
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86 {
-    use super::Lanes;
+    use super::{Lanes, Level};
     use std::arch::x86_64::*;
 
     #[derive(Clone, Copy)]
@@ -189,7 +198,7 @@ pub(crate) mod x86 {
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl Lanes for Avx2 {
         const REGISTERS: usize = 8;
-        const SPARSE_TILE: [usize; 2] = [2, 3];
+        const SPARSE_TILE: [usize; 2] = Level::Avx2.sparse_tile();
         const TILE: usize = 1;
         #[inline(always)]
         unsafe fn splat(x: f32) -> Self {
@@ -250,7 +259,7 @@ pub(crate) mod x86 {
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl Lanes for Avx512 {
         const REGISTERS: usize = 32;
-        const SPARSE_TILE: [usize; 2] = [4, 4];
+        const SPARSE_TILE: [usize; 2] = Level::Avx512.sparse_tile();
         const TILE: usize = 4;
         #[inline(always)]
         unsafe fn splat(x: f32) -> Self {

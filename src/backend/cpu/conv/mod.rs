@@ -278,7 +278,7 @@ impl Cpu {
             Correlation::new(level, layer, dy, view, &stencils, Around::default(), (to, gx), dx.add)
         });
         let index = (self.step.extent == Extent::Active && layer.runs_sparse(level, conv.stride))
-            .then(|| layer.index.index(view, x.grid(), std::slice::from_ref(&forward), &layer.mask));
+            .then(|| layer.index.index(level, view, x.grid(), std::slice::from_ref(&forward), &layer.mask));
         let grad = WeightGrad::new(level, w, index, &forward, x, (dy, gy));
         let sums = match &dx {
             Some(dx) => grad.run_beside(dx.per_block(), |task| {

@@ -98,19 +98,27 @@ impl SparseIndex {
         self.built.iter_mut().for_each(|built| built.gathered = None);
     }
 
-    fn at(&mut self, view: View, x: Grid, stencils: &[Stencil], mask: &BitMask) -> &mut Built {
+    fn at(&mut self, level: Level, view: View, x: Grid, stencils: &[Stencil], mask: &BitMask) -> &mut Built {
         let offsets = stencils.iter().flat_map(|s| s.taps.iter().map(|t| t.offset)).collect();
         let geometry = (view.direction, x.plane, x.row, x.halo, offsets);
         let at = self.built.iter().position(|built| built.geometry == geometry).unwrap_or_else(|| {
-            self.built.push(Built { geometry, index: Arc::new(build(view, x, stencils, mask)), gathered: None });
+            let index = Arc::new(build(level, view, x, stencils, mask));
+            self.built.push(Built { geometry, index, gathered: None });
             self.built.len() - 1
         });
         &mut self.built[at]
     }
 
     /// Where the weights inside M look, built at first use after M changed.
-    pub(super) fn index(&mut self, view: View, x: Grid, stencils: &[Stencil], mask: &BitMask) -> Arc<Index> {
-        self.at(view, x, stencils, mask).index.clone()
+    pub(super) fn index(
+        &mut self,
+        level: Level,
+        view: View,
+        x: Grid,
+        stencils: &[Stencil],
+        mask: &BitMask,
+    ) -> Arc<Index> {
+        self.at(level, view, x, stencils, mask).index.clone()
     }
 
     /// The effective weights that are not zero, gathered at first use after they changed.
@@ -123,7 +131,7 @@ impl SparseIndex {
         mask: &BitMask,
         values: &EffectiveWeights,
     ) -> Gathered {
-        let Built { index, gathered, .. } = self.at(view, x, stencils, mask);
+        let Built { index, gathered, .. } = self.at(level, view, x, stencils, mask);
         let gather = |class: &ClassIndex, block: usize| {
             dispatch!(level, gather(
                 index: &Index = index,
@@ -142,24 +150,23 @@ impl SparseIndex {
 /// Input channels a block: as many as leave the tile's inputs in L1, or so many that a block is worth its overhead.
 ///
 /// Sums do not depend on it: their order is that of the inputs, whatever is kept in registers in between.
-fn channels_per_block(view: View, stencils: &[Stencil], x: Grid, density: f64) -> usize {
+fn channels_per_block(level: Level, view: View, stencils: &[Stencil], x: Grid, density: f64) -> usize {
     let taps = stencils.iter().map(|s| s.taps.len()).max().unwrap_or(1);
     let per_channel = (density * taps as f64).max(1e-3);
     let bytes = match x.lanes {
         1 => stencils[0].bytes_seen(),
         _ => {
-            let seen = |step: usize, pixel: usize, kernel: usize| 3 * step / pixel + kernel;
-            let [rows, cols] = view.weight.kernel;
-            let [down, right] = stencils[0].x_step;
-            seen(down, x.row, rows) * seen(right, LANES, cols) * LANES * size_of::<f32>()
+            let steps = [stencils[0].x_step[0] / x.row, stencils[0].x_step[1] / LANES];
+            let seen = |i: usize| (level.sparse_tile()[i] - 1) * steps[i] + view.weight.kernel[i];
+            seen(0) * seen(1) * LANES * size_of::<f32>()
         }
     };
     ((WORTH_A_BLOCK / per_channel) as usize).max(INPUT_BYTES / bytes).clamp(1, view.inputs())
 }
 
-fn build(view: View, x: Grid, stencils: &[Stencil], mask: &BitMask) -> Index {
+fn build(level: Level, view: View, x: Grid, stencils: &[Stencil], mask: &BitMask) -> Index {
     let (inputs, outputs) = (view.inputs(), view.outputs());
-    let width = channels_per_block(view, stencils, x, mask.count() as f64 / mask.len() as f64);
+    let width = channels_per_block(level, view, stencils, x, mask.count() as f64 / mask.len() as f64);
     let blocks = inputs.div_ceil(width);
     let class = |stencil: &Stencil| {
         let (mut first, mut entries) = (Vec::with_capacity(blocks * outputs + 1), Vec::new());
@@ -318,24 +325,29 @@ impl Tile<'_> {
     unsafe fn compute<L: Lanes, const STEP: usize>(&self, rows: usize, cols: usize) {
         // SAFETY: the caller's.
         unsafe {
-            match (rows, cols) {
-                (1, 1) => self.sum::<L, STEP, 1, 1>(),
-                (1, 2) => self.sum::<L, STEP, 1, 2>(),
-                (1, 3) => self.sum::<L, STEP, 1, 3>(),
-                (2, 1) => self.sum::<L, STEP, 2, 1>(),
-                (2, 2) => self.sum::<L, STEP, 2, 2>(),
-                (2, 3) => self.sum::<L, STEP, 2, 3>(),
-                _ if L::SPARSE_TILE[0] < 4 => unreachable!("tiles of this instruction set have no more pixels"),
-                (1, _) => self.sum::<L, STEP, 1, 4>(),
-                (2, _) => self.sum::<L, STEP, 2, 4>(),
-                (3, 1) => self.sum::<L, STEP, 3, 1>(),
-                (3, 2) => self.sum::<L, STEP, 3, 2>(),
-                (3, 3) => self.sum::<L, STEP, 3, 3>(),
-                (3, _) => self.sum::<L, STEP, 3, 4>(),
-                (_, 1) => self.sum::<L, STEP, 4, 1>(),
-                (_, 2) => self.sum::<L, STEP, 4, 2>(),
-                (_, 3) => self.sum::<L, STEP, 4, 3>(),
-                (_, _) => self.sum::<L, STEP, 4, 4>(),
+            match rows {
+                1 => self.sums_of_rows::<L, STEP, 1>(cols),
+                2 => self.sums_of_rows::<L, STEP, 2>(cols),
+                _ if L::SPARSE_TILE[0] < 3 => unreachable!("tiles of this instruction set have no more rows"),
+                3 => self.sums_of_rows::<L, STEP, 3>(cols),
+                _ => self.sums_of_rows::<L, STEP, 4>(cols),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn sums_of_rows<L: Lanes, const STEP: usize, const ROWS: usize>(&self, cols: usize) {
+        // SAFETY: the caller's.
+        unsafe {
+            match cols {
+                1 => self.sum::<L, STEP, ROWS, 1>(),
+                2 => self.sum::<L, STEP, ROWS, 2>(),
+                3 => self.sum::<L, STEP, ROWS, 3>(),
+                _ if L::SPARSE_TILE[1] < 4 => unreachable!("tiles of this instruction set have no more columns"),
+                4 => self.sum::<L, STEP, ROWS, 4>(),
+                5 => self.sum::<L, STEP, ROWS, 5>(),
+                6 => self.sum::<L, STEP, ROWS, 6>(),
+                _ => self.sum::<L, STEP, ROWS, 7>(),
             }
         }
     }

@@ -58,7 +58,7 @@ fn passes(level: Level, sparse: bool, [c, o, k, side, stride]: [usize; 5]) -> [V
         Correlation::new(level, &mut layer, from, view, stencils, Around::default(), to, true).run_all();
     }
     let view = View { weight, stride, direction: Direction::Forward };
-    let index = sparse.then(|| layer.index.index(view, gx, std::slice::from_ref(&forward), &layer.mask));
+    let index = sparse.then(|| layer.index.index(level, view, gx, std::slice::from_ref(&forward), &layer.mask));
     let grad = WeightGrad::new(level, weight, index, &forward, Operand::stored(x, gx), (dy, gy));
     grad.add_up(&grad.run_beside(0, |_| ()), &mut dw, true);
     let inside = (0..len).filter(|&i| layer.mask.get(i)).map(|i| dw[i]).collect();
