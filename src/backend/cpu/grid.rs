@@ -25,6 +25,15 @@ pub(super) fn spread(vectors: usize) -> usize {
     if vectors.is_multiple_of(SPREAD) { vectors + SPREAD / 2 } else { vectors }
 }
 
+/// Zeros the pixels beside a row. Mostly that is one: calling the library's memset would take longer than the store.
+#[inline(always)]
+pub(crate) fn clear_side(pixels: &mut [f32]) {
+    match <&mut [f32; LANES]>::try_from(&mut *pixels) {
+        Ok(pixel) => *pixel = [0.0; LANES],
+        Err(_) => pixels.fill(0.0),
+    }
+}
+
 /// How a kernel writes its results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Write {
@@ -162,8 +171,10 @@ impl Grid {
         let side = self.halo * LANES;
         if side > 0 {
             for row in rows.clone().map(|row| (row + self.halo) * self.row) {
-                clear(row, row + side);
-                clear(row + self.row - side, row + self.row);
+                for at in [row, row + self.row - side] {
+                    // SAFETY: as above.
+                    clear_side(unsafe { std::slice::from_raw_parts_mut(plane.add(at), side) });
+                }
             }
         }
         if rows.end == self.shape.h {

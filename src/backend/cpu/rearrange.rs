@@ -18,11 +18,11 @@ impl Cpu {
         planes.enumerate().for_each(|(p, plane)| {
             let (b, c) = (p / s.c, p % s.c);
             plane.fill(0.0);
-            for lane in 0..grid.images(b) {
+            // A row of all images, which L1 holds, before the next.
+            for (i, lane) in (0..s.h).flat_map(|i| (0..grid.images(b)).map(move |lane| (i, lane))) {
                 let image = &values[((b * grid.lanes + lane) * s.c + c) * s.pixels()..][..s.pixels()];
-                for (at, &x) in image.iter().enumerate() {
-                    plane[grid.pixel(at / s.w, at % s.w) + lane] = x;
-                }
+                let to = plane[grid.pixel(i, 0) + lane..].iter_mut().step_by(grid.lanes);
+                to.zip(&image[i * s.w..(i + 1) * s.w]).for_each(|(to, &x)| *to = x);
             }
         });
     }
@@ -33,9 +33,9 @@ impl Cpu {
         let values = self.memory.get(from);
         let mut images = vec![0.0; s.len()];
         images.par_chunks_mut(s.pixels().max(1)).with_min_len(64).enumerate().for_each(|(image, to)| {
-            let base = grid.at(image / s.c, image % s.c, 0, 0);
-            for (at, x) in to.iter_mut().enumerate() {
-                *x = values[base + at / s.w * grid.row + at % s.w * grid.lanes];
+            for (i, row) in to.chunks_mut(s.w.max(1)).enumerate() {
+                let from = values[grid.at(image / s.c, image % s.c, i, 0)..].iter().step_by(grid.lanes);
+                row.iter_mut().zip(from).for_each(|(to, &x)| *to = x);
             }
         });
         images

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 
 use super::super::batch_norm::Affine;
-use super::super::grid::Grid;
+use super::super::grid::{Grid, clear_side};
 use super::super::memory::Line;
 use super::super::pointwise::Pointwise;
 use super::super::simd::{LANES, Lanes, Level, dispatch};
@@ -84,8 +84,8 @@ unsafe fn form<L: Lanes>(formed: Formed<'_>, x: &[f32], grid: Grid, images: usiz
                 to.fill(0.0);
                 continue;
             };
-            to[..side].fill(0.0);
-            to[side + width..].fill(0.0);
+            clear_side(&mut to[..side]);
+            clear_side(&mut to[side + width..]);
             let to = &mut to[side..side + width];
             let from = &x[c * grid.plane + grid.pixel(row, 0)..][..width];
             for at in (0..width).step_by(LANES) {
