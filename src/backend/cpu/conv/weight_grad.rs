@@ -218,14 +218,15 @@ impl<'a> WeightGrad<'a> {
             match &self.weights {
                 Weights::Active(index) => {
                     let first = chunk * self.outputs;
-                    let entries = index.entries(first..first + dw.len() / per_output);
-                    let at: Vec<usize> = entries.map(|entry| entry.element as usize - first * per_output).collect();
-                    if !add {
-                        at.iter().for_each(|&at| dw[at] = 0.0);
-                    }
+                    let outputs = first..first + dw.len() / per_output;
+                    let at = |entry: &Entry| entry.element as usize - first * per_output;
+                    // Side by side, so that dw, which is large and mostly not asked for, is touched once.
+                    let start = |entry| if add { dw[at(entry)] } else { 0.0 };
+                    let mut totals: Vec<f32> = index.entries(outputs.clone()).map(start).collect();
                     for sums in sums {
-                        at.iter().zip(sums).for_each(|(&at, sum)| dw[at] += sum);
+                        totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
                     }
+                    index.entries(outputs).zip(totals).for_each(|(entry, total)| dw[at(entry)] = total);
                 }
                 Weights::All(_) => {
                     if !add {
@@ -372,7 +373,14 @@ fn active_outputs(walk: Walk<'_>, fold: &[Tile], index: &Index, outputs: Range<u
             sums: &mut [Line] = &mut sums,
         ));
     });
-    sums.iter().map(|sum| sum_lanes(&sum.0)).collect()
+    let mut folded = vec![0.0; sums.len()];
+    dispatch!(walk.level, fold_lanes(sums: &[Line] = &sums, to: &mut [f32] = &mut folded));
+    folded
+}
+
+#[inline(always)]
+unsafe fn fold_lanes<L: Lanes>(sums: &[Line], to: &mut [f32]) {
+    to.iter_mut().zip(sums).for_each(|(to, sum)| *to = sum_lanes(&sum.0));
 }
 
 #[inline(always)]
