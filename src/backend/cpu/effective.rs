@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use rayon::prelude::*;
 
-use super::simd::{Lanes, Level, dispatch};
+use super::simd::{Lanes, Level, WORDS_AHEAD, dispatch, prefetch};
 use crate::backend::Precision;
 use crate::bitmask::BitMask;
 
@@ -199,10 +199,27 @@ unsafe fn masked<L: Lanes>(inside: &[u32], kept: Option<&[u32]>, scale: f32, fro
 /// The same of the elements inside alone, side by side.
 #[inline(always)]
 unsafe fn gathered<L: Lanes>(inside: &[Word], kept: Option<&[u32]>, scale: f32, from: &[f32], to: &mut [f32]) {
-    /// Elements at a time: how many a word has is hard to foresee, whether they are more than these is less so.
-    const AT_ONCE: usize = 8;
-    let mut to = to;
+    // How many elements a word has is hard to foresee, whether they are more than these is less so.
+    if to.len() < inside.len() {
+        gathered_by::<2>(inside, kept, scale, from, to);
+    } else {
+        gathered_by::<8>(inside, kept, scale, from, to);
+    }
+}
+
+/// [`gathered`] with so many elements at a time.
+#[inline(always)]
+fn gathered_by<const AT_ONCE: usize>(
+    inside: &[Word],
+    kept: Option<&[u32]>,
+    scale: f32,
+    from: &[f32],
+    mut to: &mut [f32],
+) {
     for (at, word) in inside.iter().enumerate() {
+        if let Some(later) = inside.get(at + WORDS_AHEAD).filter(|later| later.bits != 0) {
+            prefetch(from.get(32 * (at + WORDS_AHEAD) + later.bits.trailing_zeros() as usize));
+        }
         let kept = kept.map_or(u32::MAX, |kept| kept[at]);
         let from = &from[32 * at..];
         let count = word.bits.count_ones() as usize;

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::Cpu;
 use super::masks::Layer;
 use super::memory::Place;
-use super::simd::{Lanes, dispatch};
+use super::simd::{Lanes, WORDS_AHEAD, dispatch, prefetch};
 use crate::backend::{Adam, Effective, Masking, Sgd, Span, Update, Weight};
 
 /// Elements a task takes.
@@ -89,10 +89,22 @@ unsafe fn sgd_words<L: Lanes>(
         let (new_w, new_v) = (if moves { *w - by } else { *w }, if moves { moved } else { *v });
         (*w, *v) = if inside { (new_w, new_v) } else { (0.0, 0.0) };
     };
-    for (word, ((w, v), g)) in value.chunks_mut(32).zip(velocity.chunks_mut(32)).zip(grad.chunks(32)).enumerate() {
-        if masks.is_some_and(|masks| masks.cleared && masks.inside[word] == 0) {
+    let passed_over = |word: usize| masks.is_some_and(|masks| masks.cleared && masks.inside.get(word) == Some(&0));
+    let words = value.len().div_ceil(32);
+    let gaps = 2 * (0..words).filter(|&word| passed_over(word)).count() > words;
+    for word in 0..words {
+        let later = word + WORDS_AHEAD;
+        if gaps && !passed_over(later) {
+            // Two lines of each.
+            for at in [32 * later, 32 * later + 16] {
+                [value.get(at), velocity.get(at), grad.get(at)].into_iter().for_each(prefetch);
+            }
+        }
+        if passed_over(word) {
             continue;
         }
+        let part = 32 * word..(32 * word + 32).min(value.len());
+        let (w, v, g) = (&mut value[part.clone()], &mut velocity[part.clone()], &grad[part]);
         let whole =
             (<&mut [f32; 32]>::try_from(&mut *w), <&mut [f32; 32]>::try_from(&mut *v), <&[f32; 32]>::try_from(g));
         if let (Ok(w), Ok(v), Ok(g)) = whole {

@@ -351,6 +351,23 @@ macro_rules! dispatch {
 }
 pub(crate) use dispatch;
 
+/// Words of a sparse mask from one that is worked on to one whose elements are to be fetched: far enough for memory to answer.
+pub(crate) const WORDS_AHEAD: usize = 32;
+
+/// Has the cache fetch a value that is read soon: of a sparse mask's elements the hardware does not foresee the next.
+#[inline(always)]
+pub(crate) fn prefetch(value: Option<&f32>) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(value) = value {
+        // SAFETY: every x86-64 CPU has the instruction, and it never faults.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(std::ptr::from_ref(value).cast())
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = value;
+}
+
 /// Copies the values above `bound` to the front of `out`, in their order, and says how many there are. `out` is as long as
 /// `values`; what follows them there is anything.
 pub(crate) fn keep_above(values: &[u32], bound: u32, out: &mut [u32]) -> usize {
